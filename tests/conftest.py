@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures and pytest hooks shared by all tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from gui_support import a_display, let_work
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    # NumPy's and torch's threads wait busily for each other: with two test processes on two cores, a product
-    # of matrices takes ten times the processor's time. Set before either is imported, here or by `-n`.
+    # The threads of NumPy and torch spin while they wait: with two test processes on two cores, a matrix
+    # product takes ten times as long. Set before either is imported, here or by `-n`.
     os.environ.setdefault(_name, "1")
 
 LONGEST = (
@@ -72,30 +72,28 @@ LONGEST = (
     "test_concurrency",
     "test_soak",
 )
-"""The longest files: with `-n` they come first, so that the processes end at about the same time."""
+"""The slowest files; with `-n` they run first, so that the processes end at about the same time."""
 MANY_OBJECTS = 50_000
-"""Above this number, what lives (libraries mostly) is exempted from garbage collection before a window opens.
+"""Number of objects above which those that exist are exempted from garbage collection before a window opens.
 
-napari collects whenever a layer is removed or a viewer closed: 0.2 s of processor time each, otherwise.
+napari collects garbage whenever a layer is removed or a viewer closed, which would take 0.2 s each time.
 """
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let tests/benchmarks measure only if they are named; otherwise each of them is a plain test."""
+    """Disable the timing of tests/benchmarks, unless they are named on the command line."""
     gc.disable()  # until all modules are imported
-    asked = any("benchmarks" in argument for argument in config.invocation_params.args)
-    if hasattr(config.option, "benchmark_disable") and not asked:
+    named = any("benchmarks" in argument for argument in config.invocation_params.args)
+    if hasattr(config.option, "benchmark_disable") and not named:
         config.option.benchmark_disable = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark nightly tests, benchmarks and tests that open a window as slow.
+    """Mark nightly tests, benchmarks and tests that open a window as slow, except for `gui(quick=True)`.
 
-    Nightly ones are deselected unless `-m` names them.
-
-    The few tests with `gui(quick=True)` open a window and belong to the quick ones. Where the environment has
-    `COVER=slow`, coverage leaves the quick ones out: Python 3.11 needs a third more time with it.
+    Nightly tests are deselected unless `-m` names them. With `COVER=slow` in the environment, coverage
+    excludes the quick tests, as it slows down Python 3.11 by a third.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         rank = {name: number for number, name in enumerate(LONGEST)}
@@ -118,23 +116,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what is imported from garbage collection: half a second each time, otherwise."""
+    """Exempt the imported modules from garbage collection, which would take half a second each time."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each file of tests to one process of `-n`, so that what its tests share is made once."""
+    """Run each test file in a single process of `-n`, so that its fixtures are made once."""
     from xdist.scheduler import LoadFileScheduling
 
-    config.option.loadscopereorder = False  # by the number of tests, which says little about their time
+    config.option.loadscopereorder = False  # keep the order of `LONGEST`
     return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With `-n`, let one process compile the kernels into Numba's cache while the others wait for it."""
+    """With `-n`, let one process compile the kernels into Numba's cache while the others wait."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     from napari_face_landmarks import FaceTracker, TrackerSettings
@@ -152,9 +150,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def bundles() -> Iterator[None]:
-    """Load each bundle of the package once a process: most tests want one, which takes an eighth of a second.
+    """Load each bundle once per process, as most tests use one and loading takes 0.12 s.
 
-    A folder given by its path is loaded each time.
+    Bundles given by their path are loaded each time.
     """
     from napari_face_landmarks.models import bundle, loading
 
@@ -170,7 +168,7 @@ def bundles() -> Iterator[None]:
 
 @pytest.fixture
 def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have batches on this machine do their jobs in this process, where processes are not what is tested."""
+    """Run the jobs of local batches in this process, for tests that do not concern worker processes."""
     from napari_face_landmarks.runs import batch
     from napari_face_landmarks.runs.job import do_job
 
@@ -191,26 +189,26 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def display() -> Iterator[None]:
-    """Have a display for windows, or skip."""
+    """Provide a display for windows, or skip."""
     with a_display() as reason:
         if reason is not None:
             pytest.skip(reason)
         with pytest.MonkeyPatch.context() as patch:
-            # Under Mesa's software OpenGL (22.3) napari crashes, without this plugin as well, when it
-            # draws after layers were removed: what vispy has deleted of them is still used. So it is kept.
+            # With Mesa's software OpenGL (22.3), napari crashes, also without this plugin, when it draws
+            # after layers were removed, since programs that vispy deleted are still used. Keep them.
             patch.setattr("vispy.gloo.glir.GlirProgram.delete", lambda program: None)
             yield
 
 
 @pytest.fixture
 def viewer(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a napari viewer in a real window; errors in what the GUI calls fail the test."""
+    """Return a napari viewer in a real window; exceptions in GUI callbacks fail the test."""
     monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
-    journals = "napari_face_landmarks.napari_plugin.preferences.folder_of_checkpoints"
-    monkeypatch.setattr(journals, lambda: tmp_path / "runs")
+    checkpoints = "napari_face_landmarks.napari_plugin.preferences.folder_of_checkpoints"
+    monkeypatch.setattr(checkpoints, lambda: tmp_path / "runs")
     from napari import Viewer
 
-    import napari_face_landmarks.napari_plugin.main_dock  # noqa: F401 - before what lives is exempt
+    import napari_face_landmarks.napari_plugin.main_dock  # noqa: F401 - before objects are exempted
 
     if len(gc.get_objects()) > MANY_OBJECTS:
         gc.collect()

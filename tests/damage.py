@@ -1,4 +1,4 @@
-"""Ways to damage files: by bytes, or with members, cells, entries, records and datasets in mind."""
+"""Ways to damage files: by bytes, or by members, cells, entries, records and datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from napari_face_landmarks.io.hdf5 import MAGIC
 
 SMALL = 64 << 10
-"""Bytes of a small file; larger inputs are cut."""
+"""Maximum size of a small file, bytes; larger inputs are truncated."""
 NUMBERS = (
     -1,
     0,
@@ -80,16 +80,16 @@ def varint(number: int) -> bytes:
 
 
 def damaged(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
-    """Return one of the files, or two of them mixed, damaged in one to three ways."""
+    """Return one of the files, damaged in one to three ways."""
     content = seeds[int(rng.integers(len(seeds)))]
-    sound = content[:8] == MAGIC  # what the HDF5 library would go round in for ever it is not given here
+    sound = content[:8] == MAGIC  # `_datasets` uses the HDF5 library, which may loop forever on damaged files
     for _ in range(int(rng.integers(1, 4))):
         ways = [_bytes, _bytes, _numbers, _pieces, _cut]
         if content[:2] == b"PK":
             ways += [_members] * 6
         elif content[:4] == b"NFLJ":
             ways += [_records] * 8
-        elif sound:  # bytes alone break it before anything of ours is reached
+        elif sound:  # damaged bytes are rejected before the package's own code is reached
             ways += [_datasets] * 16
         elif _is_text(content):
             ways += [_words] * 4 + [_lines] * 3
@@ -150,7 +150,7 @@ def _cut(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def _words(rng: np.random.Generator, content: bytes) -> bytes:
-    """Replace what stands between separators by words that readers stumble over."""
+    """Replace cells between separators by words that are hard to parse."""
     text = content.decode("utf-8", "replace")
     for _ in range(int(rng.integers(1, 4))):
         separator = (",", " ", "\n", '"', ":")[int(rng.integers(5))]
@@ -223,7 +223,7 @@ def _json(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def _members(rng: np.random.Generator, content: bytes) -> bytes:
-    """Damage a member of an archive and write the archive anew, with true sums; or lie about its size."""
+    """Damage a member of an archive and rewrite the archive with valid checksums, or with a false size."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
@@ -254,7 +254,7 @@ def _members(rng: np.random.Generator, content: bytes) -> bytes:
         for each, inner in members:
             archive.writestr(each.replace("\0", "_") or "x", inner)
     packed = bytearray(out.getvalue())
-    if rng.random() < 0.25:  # the directory's word on the sizes of a member
+    if rng.random() < 0.25:  # the sizes of a member in the directory
         found = packed.find(b"PK\1\2")
         for _ in range(at):
             found = packed.find(b"PK\1\2", found + 4) if found >= 0 else found
@@ -266,7 +266,7 @@ def _members(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def _records(rng: np.random.Generator, content: bytes) -> bytes:
-    """Damage records of a journal, or their order, and write them with true sums."""
+    """Damage records of a checkpoint log, or their order, and write them with valid checksums."""
     place, records = 8, []
     while place + 12 <= len(content):
         kind, length = struct.unpack("<4sI", content[place : place + 8])
@@ -326,7 +326,7 @@ def _datasets(rng: np.random.Generator, content: bytes) -> bytes:
                 _dataset(rng, item, int(kind))
             else:
                 file.move(places[-1].name, f"/{WORDS[int(rng.integers(len(WORDS)))].strip('/') or 'x'}")
-    except Exception:  # what cannot be changed in this way, or is broken already
+    except Exception:  # cannot be changed in this way, or is damaged already
         return content
     return stream.getvalue()
 
@@ -353,12 +353,12 @@ def _dataset(rng: np.random.Generator, dataset: Any, kind: int) -> None:
     elif kind == 4:
         del group[name]
         group[name] = STRANGE_ARRAYS[int(rng.integers(len(STRANGE_ARRAYS)))]
-    elif kind == 5 and shape:  # of another length: a little, or more than there is room for
+    elif kind == 5 and shape:  # another length: slightly different, or more than the memory
         axis, most = int(rng.integers(len(shape))), (3, 100, 1_500_000, 1 << 40)[int(rng.integers(4))]
         longer = tuple(int(rng.integers(most)) if k == axis else n for k, n in enumerate(shape))
         del group[name]
         group.create_dataset(name, longer, dtype, chunks=(1,) * (len(shape) - 1) + (64,))
-    elif dataset.size > SMALL and dtype.kind in "iuf":  # made longer before: not to be held in memory here
+    elif dataset.size > SMALL and dtype.kind in "iuf":  # enlarged before: too large for the memory
         return
     elif kind == 6 and dtype.kind in "iuf":
         del group[name]
@@ -407,7 +407,7 @@ TYPES = (
 
 
 def _npy_header(rng: np.random.Generator, inner: bytes) -> bytes:
-    """Give an array another header: huge shapes, objects, text, records."""
+    """Replace the header of an array: huge shapes, objects, text, records."""
     length = struct.unpack("<H", inner[8:10])[0]
     shape = SHAPES[int(rng.integers(len(SHAPES)))]
     descr = TYPES[int(rng.integers(len(TYPES)))]

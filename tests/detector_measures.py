@@ -1,4 +1,4 @@
-"""What share of known faces the detector finds, alone and with PFLD, and how many false alarms they give."""
+"""Detection rate and false alarms of the detector, alone and with PFLD."""
 
 from __future__ import annotations
 
@@ -20,25 +20,22 @@ from napari_face_landmarks.training.detector_match import match
 from napari_face_landmarks.video import open_video
 
 Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From a frame (H, W, 3) uint8 to boxes (N, 5) with scores, best first, and five points each (N, 5, 2)."""
+"""Maps a frame (H, W, 3) uint8 to boxes (N, 5) with scores, best first, and five points each (N, 5, 2)."""
 
 LOWEST_SCORE = 0.3
 MOST_FACES = 16
 REACH = 0.2
-"""The pair has found a face if PFLD's landmarks are on it, whatever the initial box: the largest mean error
-of its points, in square roots of the true box's area."""
+"""Maximum mean error of PFLD's points for a found face, in square roots of the true box's area."""
 
 
 @dataclass(frozen=True)
 class ClipFaces:
-    """Position of the only face of a clip, by eye."""
+    """Position of the only face of a clip, determined by eye."""
 
-    # x0, y0, x1, y1 of the rectangle in which the centre of its box lies on all frames, pixels
-    centre: tuple[float, float, float, float] = (0, 0, 0, 0)
-    height: tuple[float, float] = (0, 0)  # smallest and largest height of its box, pixels
-    # first, last: frames from the first to before the last show the face
-    first: int = 0
-    last: int = 10**9
+    centre: tuple[float, float, float, float] = (0, 0, 0, 0)  # x0, y0, x1, y1 around all box centres, px
+    height: tuple[float, float] = (0, 0)  # minimum and maximum height of the box, px
+    first: int = 0  # first frame with the face
+    last: int = 10**9  # first frame after it
 
 
 CLIPS = {
@@ -53,11 +50,11 @@ CLIPS = {
     "face_noface.mov": ClipFaces((370, 230, 510, 410), (150, 340), 0, 72),
     "no_face.mp4": ClipFaces(last=0),
 }
-"""Every clip shows one face or none; skulls printed on clothes are none."""
+"""Every clip shows at most one face; skulls printed on clothes do not count."""
 
 
 def detector_alone(session: Any) -> Finder:
-    """Return the detector as a finder, down to low scores."""
+    """Return the detector, with a low minimum score."""
 
     def find(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = detect_faces(session, frame, min_score=LOWEST_SCORE)
@@ -67,8 +64,8 @@ def detector_alone(session: Any) -> Finder:
 
 
 def detector_and_pfld(detector: Any, pfld: Any) -> Finder:
-    """Return the pair of detector and PFLD, as `FaceTracker` finds faces; points are those of PFLD."""
-    nothing = cast(Any, None)  # finding needs no shape model and no patch experts
+    """Return the detector with PFLD, as used by `FaceTracker`; the points are PFLD's."""
+    nothing = cast(Any, None)  # finding faces needs neither PDM nor patch experts
     models = Models("measured", Path(), {"version": "0"}, detector, pfld, nothing, nothing)
     settings = TrackerSettings(max_faces=MOST_FACES, refine="off")
 
@@ -85,7 +82,7 @@ def detector_and_pfld(detector: Any, pfld: Any) -> Finder:
 def measure(
     find: Finder, photos: Iterable[Photo], min_score: float, reach: float | None = None
 ) -> dict[str, float]:
-    """Return how many faces of photographs a finder detects, and the false alarms."""
+    """Return the detection rate and the false alarms per frame on photographs."""
     found = false = faces = frames = 0
     for photo in photos:
         boxes, points = find(photo.levels[0])
@@ -108,7 +105,7 @@ def measure(
 
 
 def measure_clip(find: Finder, path: Path, truth: ClipFaces, every: int, min_score: float) -> dict[str, int]:
-    """Return on how many frames of a clip its face is detected, and the false alarms."""
+    """Return the number of frames of a clip on which its face is detected, and of false alarms."""
     found = false = with_face = frames = 0
     x0, y0, x1, y1 = truth.centre
     with open_video(path) as video:

@@ -1,4 +1,4 @@
-"""A face drawn by hand, whose measures are known without computing."""
+"""A schematic face with known measures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from napari_face_landmarks.ibug import MIRROR_68
 
 
 def drawn_face() -> npt.NDArray[np.float64]:
-    """Return landmarks (68, 2): canthi on y = 0, 100 between the outer ones; the midline is x = 0."""
+    """Return landmarks (68, 2): all canthi at y = 0, the outer ones 100 apart, the midline at x = 0."""
     face = np.zeros((68, 2))
     face[0:17, 0] = np.linspace(-70, 70, 17)
     face[0:17, 1] = 90 - 0.018 * face[0:17, 0] ** 2
@@ -22,14 +22,14 @@ def drawn_face() -> npt.NDArray[np.float64]:
         60: (-20, 60), 61: (-8, 58), 67: (-8, 62),
     }  # fmt: skip
     middle = {27: -4, 28: 8, 29: 20, 30: 30, 33: 40, 51: 54, 57: 72, 62: 58, 66: 63}
-    for i, place in right.items():
-        face[i] = place
-        face[MIRROR_68[i]] = -place[0], place[1]
+    for i, (x, y) in right.items():
+        face[i] = x, y
+        face[MIRROR_68[i]] = -x, y
     for i, y in middle.items():
         face[i] = 0, y
     return face
 
 
 def mirrored(landmarks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return landmarks (..., 68, 2) of the picture flipped left to right."""
+    """Return landmarks (..., 68, 2) of the horizontally flipped image."""
     return landmarks[..., MIRROR_68, :] * (-1, 1)

@@ -1,4 +1,4 @@
-"""A tracker that needs no models: a ring of points that drifts, found at a known rate; and counted models."""
+"""A tracker without models, which returns a drifting ring of points, and models that count PFLD's runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from napari_face_landmarks.tracking import FaceTracker, FrameResult
 
 
 class FakeTracker(FaceTracker):
-    """Sees `faces_at(frame)` faces, refined from frame `refined_from` on; only the looking is fake."""
+    """Tracker that returns `faces_at(frame)` faces on each frame; only detection and PFLD are replaced."""
 
     seconds_per_frame = 0.0
-    refined_from = 10**9
-    fails_at: tuple[int, Exception] | None = None
+    refined_from = 10**9  # first frame whose source is CLNF
+    fails_at: tuple[int, Exception] | None = None  # frame, and the error raised there
 
     def __init__(self, models: Any = None, settings: TrackerSettings | None = None) -> None:
         self.models = SimpleNamespace(name="fake", version="0", card={}, experts=None, parts=None)
@@ -33,7 +33,7 @@ class FakeTracker(FaceTracker):
         self._last_run = lambda: None
 
     def prepare(self) -> None:
-        """Do nothing: there is nothing to compile."""
+        """Do nothing, since no kernels are used."""
 
     @staticmethod
     def faces_at(frame: int) -> int:
@@ -49,11 +49,11 @@ class FakeTracker(FaceTracker):
                 context.warnings.append(str(frame))
             else:
                 for face in range(min(self.faces_at(index), self.settings.max_faces)):
-                    self._place(result, face, frame.shape[:2])
+                    self._set_face(result, face, frame.shape[:2])
                 context.stats.add_time("pfld", self.seconds_per_frame)
             yield result, None
 
-    def _place(self, result: FrameResult, face: int, size: tuple[int, int]) -> None:
+    def _set_face(self, result: FrameResult, face: int, size: tuple[int, int]) -> None:
         height, width = size
         angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
         result.landmarks[face, :, 0] = width / 2 + width / 6 * np.cos(angle) + 0.25 * result.index
@@ -64,7 +64,7 @@ class FakeTracker(FaceTracker):
 
 
 def counting(models: Models) -> tuple[Models, list[int]]:
-    """Return models with a PFLD that appends to the list on how many crops it ran each time."""
+    """Return models whose PFLD appends the number of crops of each run to the returned list."""
     batches: list[int] = []
 
     def run(outputs: Any, inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The readers under atheris, whose inputs follow the code that they reach.
+"""Coverage-guided fuzzing of the readers with atheris.
 
 `python tests/fuzz_atheris.py TARGET -runs=10000` needs `pip install atheris`, which has wheels for Linux.
 """
@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["napari_face_landmarks"]):
 
 
 def main() -> None:
-    """Fuzz the reader that the first argument names; the others are libFuzzer's."""
+    """Fuzz the reader named by the first argument; the other arguments are passed to libFuzzer."""
     target = fuzzing.TARGETS[sys.argv.pop(1)]
     folder = Path(tempfile.mkdtemp())
     for name in ("seeds", "corpus", "work"):

@@ -1,9 +1,9 @@
-"""Untrusted files for every reader: small whole ones, ways to damage them, and the limits that readers keep.
+"""Fuzzing of all readers of untrusted files: valid seed files, damaged inputs, and limits of time and memory.
 
-A target is a reader with a few files that it accepts. `damaged` makes inputs of these, by bytes or with the
-structure in mind (members of archives, cells of tables, entries of JSON, lengths in protocol buffers), and
-`try_one` reads one and measures it. `python tests/fuzzing.py TARGET COUNT SEED` does so in a process of its
-own, so that what breaks the process is seen as well.
+A target is a reader with a few files that it accepts. `damaged` makes inputs from these, by bytes or by
+structure (members of archives, cells of tables, entries of JSON, lengths in protocol buffers); `try_one`
+reads one and measures it. `python tests/fuzzing.py TARGET COUNT SEED` runs in a separate process, so that
+crashes are detected.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from napari_face_landmarks.tracking import read_regions
 from openface_files import YAWS, write_ccnf, write_cen, write_pdm
 
 LONGEST = 1.0
-"""Seconds of processor time that a reader may take over a small file."""
+"""Maximum processor time for reading a small file, s."""
 MAX_MEMORY = 64 << 20
-"""Bytes that it may allocate beyond what there was."""
+"""Maximum memory that a reader may allocate, bytes."""
 HANGS = 120
-"""Seconds after which a reader is taken to hang, on a machine however busy."""
+"""Time after which a reader counts as hanging even on a busy machine, s."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Target:
     ----------
     name : str
     file : str
-        The name that the input's file gets.
+        File name of the input.
     seeds : callable
-        Returns whole files, given an empty folder to work in.
+        Called with an empty working folder; returns the contents of valid files.
     read : callable
-        Reads the file; what it raises has to be a `FaceLandmarksError` in one sentence.
+        Reads the file; may raise only a `FaceLandmarksError` with a one-sentence message.
     needs : tuple of str
-        Libraries.
+        Required libraries.
     """
 
     name: str
@@ -77,22 +77,22 @@ class Target:
 
     @property
     def available(self) -> bool:
-        """Whether its libraries are installed."""
+        """Whether the required libraries are installed."""
         return all(installed(library) for library in self.needs)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What reading one input gave: what was wrong with how the reader took it, or nothing."""
+    """Result of reading one input."""
 
-    read: bool
-    wrong: str
-    seconds: float
-    memory: int
+    read: bool  # whether the input was accepted
+    wrong: str  # fault of the reader, or ""
+    seconds: float  # processor time
+    memory: int  # bytes
 
 
 def small_tracks(n_faces: int = 2, n_frames: int = 4) -> Tracks:
-    """Return tracks with a frame without faces and one face that comes late."""
+    """Return tracks with a frame without faces and a face that appears late."""
     rng = np.random.default_rng(1)
     results: list[FrameResult] = []
     for index in range(n_frames):
@@ -122,7 +122,7 @@ def small_pdm(n_modes: int = 3) -> PDM:
 
 
 def written(name: str, *writes: Callable[[Path], Any]) -> Callable[[Path], list[bytes]]:
-    """Return a maker of seeds: the files that each of `writes` writes."""
+    """Return a function that returns the contents of the files that `writes` write."""
 
     def seeds(folder: Path) -> list[bytes]:
         contents = []
@@ -136,7 +136,7 @@ def written(name: str, *writes: Callable[[Path], Any]) -> Callable[[Path], list[
 
 
 def stored(write: Callable[[Path], Any]) -> Callable[[Path], None]:
-    """Return a writer of the same archive without compression, so that single bytes can be damaged."""
+    """Return a function that writes the same archive uncompressed, so that single bytes can be damaged."""
 
     def rewrite(path: Path) -> None:
         write(path)
@@ -206,7 +206,7 @@ DESCRIPTION = {
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
-    """Return a field of a protocol buffer."""
+    """Return an encoded field of a protocol buffer."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value & (1 << 64) - 1)
     content = value.encode() if isinstance(value, str) else value
@@ -249,7 +249,7 @@ def network(
 
 
 def small_network() -> bytes:
-    """Return a network whose 136 numbers are products of the pixels' sums."""
+    """Return a network with 136 outputs, which are products of sums of pixels."""
     nodes = [
         node("GlobalAveragePool", ["image"], ["mean"]),
         node("Reshape", ["mean", "flat"], ["row"]),
@@ -283,7 +283,7 @@ def read_bundle(path: Path) -> Any:
 
 
 def read_bundle_network(path: Path) -> Any:
-    """Load a bundle whose detector is the input, for which its card vouches."""
+    """Load a bundle with the input as detector, whose checksum is in the model card."""
     from napari_face_landmarks.models.bundle import file_entry
 
     if not (path.parent / "model_card.json").exists():
@@ -295,7 +295,7 @@ def read_bundle_network(path: Path) -> Any:
 
 
 def journals(folder: Path) -> list[bytes]:
-    """Return the journals of two short runs over a face, by PFLD and CLNF and by CLNF alone."""
+    """Return the checkpoint logs of two short runs, by PFLD with CLNF and by CLNF only."""
     from napari_face_landmarks import FaceTracker
     from napari_face_landmarks.demo import make_demo_clip
     from napari_face_landmarks.runs import CheckpointedRun
@@ -346,7 +346,7 @@ def result_targets() -> list[Target]:
 
 
 def written_by_deeplabcut(path: Path) -> None:
-    """Write a table as DeepLabCut itself does, with the names of its columns in pickles."""
+    """Write a table in the way of DeepLabCut itself, with pickled column names."""
     import pandas as pd
 
     format_named("deeplabcut-h5").write(path, small_tracks(1))
@@ -403,7 +403,7 @@ TARGETS: dict[str, Target] = {
 
 
 def _peak_memory(reset: bool) -> int:
-    """Return the largest resident size since the last reset, bytes; 0 where the system does not tell."""
+    """Return the peak resident memory since the last reset, bytes; 0 if the system does not report it."""
     try:
         if reset:
             Path("/proc/self/clear_refs").write_text("5")
@@ -416,7 +416,7 @@ def _peak_memory(reset: bool) -> int:
 
 
 def try_one(target: Target, content: bytes, folder: Path, *, measured: bool = True) -> Outcome:
-    """Have a reader read an input, and say what was wrong with how it took it."""
+    """Read an input and check the reader's error, output, time and memory."""
     path = folder / target.file
     path.write_bytes(content)
     before = _peak_memory(reset=True) if measured else 0
@@ -442,7 +442,7 @@ def try_one(target: Target, content: bytes, folder: Path, *, measured: bool = Tr
         tracemalloc.stop()
     if not wrong and said.getvalue():
         wrong = f"printed {said.getvalue()[:100]!r}"
-    if not wrong and seconds > (3 * LONGEST if measured else LONGEST):  # tracing slows a reader down
+    if not wrong and seconds > (3 * LONGEST if measured else LONGEST):  # tracing slows down
         wrong = f"took {seconds:.1f} s"
     if not wrong and memory > MAX_MEMORY and len(content) <= SMALL:
         wrong = f"took {memory >> 20} MB for {len(content)} bytes"
@@ -450,7 +450,7 @@ def try_one(target: Target, content: bytes, folder: Path, *, measured: bool = Tr
 
 
 def run_target(name: str, count: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
-    """Read `count` damaged files and return what came of it; what was taken badly is kept in a folder."""
+    """Read `count` damaged files and return statistics and faults; keep the first input of each fault."""
     target = TARGETS[name]
     rng = np.random.default_rng([seed, *name.encode()])
     found: dict[str, int] = {}
@@ -460,7 +460,7 @@ def run_target(name: str, count: int, seed: int, keep: Path | None = None) -> di
         (folder / "seeds").mkdir()
         (folder / "work").mkdir()
         seeds = target.seeds(folder / "seeds")
-        for content in seeds:  # whole files are read, and what is loaded once is loaded
+        for content in seeds:  # valid files; also imports and loads what is loaded only once
             outcome = try_one(target, content, folder / "work", measured=False)
             if not outcome.read and content is seeds[0]:
                 found[f"whole file not read: {outcome.wrong}"] = 1
@@ -469,7 +469,7 @@ def run_target(name: str, count: int, seed: int, keep: Path | None = None) -> di
             if keep is not None:
                 (keep / f"{name}.last").write_bytes(content)
             if hasattr(signal, "alarm"):
-                signal.alarm(HANGS)  # ends the process: what goes round in a library hears nothing else
+                signal.alarm(HANGS)  # ends the process, even in an endless loop of a library
             outcome = try_one(target, content, folder / "work", measured=number % 4 == 0)
             total["read" if outcome.read else "refused"] += 1
             total["slowest"] = max(total["slowest"], outcome.seconds)

@@ -1,7 +1,7 @@
-"""How quick napari stays with landmarks: with 68 x 50,000 points, and while a run goes on.
+"""Responsiveness of napari with landmarks: with 68 x 50,000 points, during runs and corrections.
 
-``python tests/gui_measure.py`` prints the numbers; the tests ask for some of them. Times of the GUI are
-processor time of its thread where nothing else is said: what a busy machine adds is not the plugin's.
+``python tests/gui_measure.py`` prints all numbers; some tests check a few of them. Times of the GUI are
+processor time of its thread unless stated otherwise, so that other load on the machine does not count.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 CLIP_SIDE = 480  # px
-MEGABYTE = 1024  # KiB, which the kernel counts in
-MOST_SECONDS = 600  # that a run may take
-TICK_MS = 10  # between two looks at the clock; each takes Python's lock from the run
+MEGABYTE = 1024  # KiB, the kernel's unit
+MOST_SECONDS = 600  # time limit of a run
+TICK_MS = 10  # interval of the clock; each tick takes Python's lock from the run
 
 
 def memory(reset: bool = False) -> dict[str, float]:
-    """Return this process's memory in use and the most there was since the last reset, MB; Linux only."""
+    """Return this process's current memory and its peak since the last reset, MB; Linux only."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -35,14 +35,14 @@ def memory(reset: bool = False) -> dict[str, float]:
 
 
 def took(work: Callable[[], Any]) -> float:
-    """Return the processor time of this thread that some work takes, s."""
+    """Return the processor time of this thread for calling `work`, s."""
     began = time.thread_time()
     work()
     return time.thread_time() - began
 
 
 def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
-    """Return what a layer of 68 points on so many frames costs: s of this thread, MB of this process."""
+    """Measure a layer of 68 points on `n_frames` frames: s of this thread, MB of this process."""
     from napari.components import ViewerModel
 
     from napari_face_landmarks.data.fields import PFLD
@@ -100,12 +100,13 @@ def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
 
 
 def drag(layer: Any, index: int, y: float, x: float) -> list[float]:
-    """Drag a point of a layer with the mouse, as napari's own canvas reports it.
+    """Drag a point of a layer by the mouse events that napari's canvas sends.
 
     Returns
     -------
     list of float
-        Processor time of this thread for pressing, moving and releasing, s: each keeps the window silent.
+        Processor time of this thread for each event (press, moves, release), s; the window is blocked
+        meanwhile.
     """
     from types import SimpleNamespace
 
@@ -130,14 +131,14 @@ def drag(layer: Any, index: int, y: float, x: float) -> list[float]:
         ("mouse_press", start, mouse_press_callbacks),
         ("mouse_move", end, mouse_move_callbacks),
         ("mouse_release", end, mouse_release_callbacks),
-    ):  # one event that changes, as napari has it for what goes on until the release
+    ):  # napari reuses one event object until the release
         event.type, event.position, event.is_dragging = kind, tuple(place), kind == "mouse_move"
         times.append(took(lambda call=call: call(layer, event)))  # type: ignore[misc]
     return times
 
 
 def long_tracks(n_frames: int) -> Any:
-    """Return tracks of one face that moves to and fro over so many frames."""
+    """Return tracks of one face that moves to and fro over `n_frames` frames."""
     from napari_face_landmarks.data.fields import PFLD
     from napari_face_landmarks.data.tracks import Tracks
 
@@ -157,10 +158,10 @@ def long_tracks(n_frames: int) -> Any:
 
 
 def measure_editing(n_frames: int = 100_000) -> dict[str, float]:
-    """Return what opening the docks that correct costs on a long video, and a drag there; s of this thread.
+    """Measure opening the docks for corrections on a long video, and a drag there; s of this thread.
 
-    A display is needed. The least of several drags counts, and of its three events the slowest, which keeps
-    the window silent; ``napari_...`` is napari's own part.
+    Requires a display. Of several drags the fastest counts; its slowest event is the time for which the
+    window is blocked. ``napari_...`` is the time without the plugin.
     """
     from napari import Viewer
     from napari.layers import Layer
@@ -198,13 +199,13 @@ def measure_editing(n_frames: int = 100_000) -> dict[str, float]:
 
 
 class Pulse:
-    """Notes when the GUI's thread comes back to its events, and what it did in between.
+    """Measures the gaps between the events that the GUI thread handles.
 
     Attributes
     ----------
     gaps : list of (float, float, float)
-        Between two events: s on the clock, of this thread's processor time, and of waiting for a processor
-        that others had (Linux; else 0).
+        For each gap, in s: its length, the processor time of this thread, and the time that the thread waited
+        for a processor (Linux; otherwise 0).
     """
 
     def __init__(self) -> None:
@@ -232,17 +233,17 @@ class Pulse:
         self.gaps.append((now[0] - before[0], now[1] - before[1], now[2] - before[2]))
 
     def stop(self) -> None:
-        """Note no more."""
+        """Stop measuring."""
         self._timer.stop()
         if self._schedule is not None:
             self._schedule.close()
 
 
 def _be_idle(condition: Callable[[], bool]) -> None:
-    """Be in Qt's event loop, as napari is, until `condition` holds.
+    """Run Qt's event loop, as napari does, until `condition` holds.
 
-    To ask for events every other millisecond, as `wait_until` does, takes Python's lock from the run each
-    time; and what Qt would delete stays alive outside of its loop, and goes on being drawn.
+    Unlike `wait_until`, this does not take Python's lock from the run every 2 ms, and lets Qt delete objects,
+    which outside its loop stay alive and are drawn.
     """
     from qtpy.QtCore import QEventLoop, QTimer
 
@@ -268,7 +269,7 @@ def _player() -> Any:
 
 
 def _watch(viewer: Any, fps: float | None, until: Callable[[], bool]) -> dict[str, float]:
-    """Return how the GUI's thread fares until a condition holds; napari plays at `fps` where given."""
+    """Measure the GUI thread until a condition holds, while napari plays at `fps`, if given."""
     pulse, player, shown = Pulse(), _player(), []
     note = viewer.dims.events.current_step.connect(lambda event: shown.append(event.value))
     began = time.perf_counter()
@@ -291,16 +292,16 @@ def _watch(viewer: Any, fps: float | None, until: Callable[[], bool]) -> dict[st
 
 
 def measure_playing(viewer: Any, fps: float, seconds: float = 3.0) -> dict[str, float]:
-    """Return how the GUI's thread fares while napari plays a video and nothing is tracked.
+    """Measure the GUI thread while napari plays a video without a run.
 
     Parameters
     ----------
     viewer
         A viewer with a video.
     fps : float
-        Frames a second at which napari plays it, leaving out what it cannot draw in time.
+        Frames per second at which napari plays it, skipping frames that it cannot draw in time.
     seconds : float
-        For how long.
+        Duration.
     """
     end = time.monotonic() + seconds
     return _watch(viewer, fps, lambda: time.monotonic() >= end)
@@ -309,16 +310,16 @@ def measure_playing(viewer: Any, fps: float, seconds: float = 3.0) -> dict[str, 
 def measure_run(
     viewer: Any, widget: Any, n_frames: int, fps: float | None = None, follow: bool = True
 ) -> dict[str, float]:
-    """Return how the GUI and the run get on with each other, over a run of the widget's video.
+    """Measure the GUI thread and the run's rate during a run over the widget's video.
 
     Parameters
     ----------
     viewer, widget
         A viewer with a video of `n_frames` frames and the plugin's dock.
     n_frames : int
-        To be tracked.
+        Number of frames of the run.
     fps : float, optional
-        As for `measure_playing`; without it nothing is played.
+        See `measure_playing`; by default the video is not played.
     follow : bool
         Whether the newest frame is shown.
     """
@@ -332,11 +333,11 @@ def measure_run(
 
 
 def measure_first(n_frames: int = 300) -> dict[str, Any]:
-    """Return how long the window is silent at the plugin's first steps in this process, each in s.
+    """Measure how long the plugin's first actions in this process block the window, each in s.
 
-    A display is needed. The window is painted before the clock starts. A run of so many frames goes to a
-    worker process, one of 100 stays in this process, with all that is imported and loaded for it. At the end,
-    napari alone adds a layer of 68 points, for comparison.
+    Requires a display. The window is painted before the measurement. A run of `n_frames` frames is computed
+    by a worker process, one of 100 frames by this process, including imports and loading. At the end, napari
+    adds a layer of 68 points, for comparison.
     """
     import tempfile
 
@@ -369,7 +370,7 @@ def _open_track(viewer: Any) -> Any:
 
 
 def _silence(begin: Callable[[], Any], until: Callable[[], bool]) -> tuple[dict[str, float], Any]:
-    """Return how the GUI's thread fares from a click on, and what that returns."""
+    """Measure the GUI thread from a call of `begin` until a condition holds; also return its result."""
     pulse = Pulse()
     _be_idle_for(0.1)
     began, before = len(pulse.gaps), time.perf_counter()
@@ -438,7 +439,7 @@ def _measure_runs(n_frames: int) -> dict[str, Any]:
         ):
             viewer.layers.remove(widget.landmarks)
             found[name] = measure_run(viewer, widget, n_frames, **options)
-            after = headless()  # on both sides of each run: other work on the machine comes and goes
+            after = headless()  # before and after each run, as other load on the machine varies
             found[name]["headless_frames_per_s"] = (before + after) / 2
             found[name]["rate_over_headless"] = found[name]["frames_per_s"] * 2 / (before + after)
             before = after
@@ -446,7 +447,7 @@ def _measure_runs(n_frames: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the numbers."""
+    """Print all measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", action="store_true", help="only the layer of 68 x 50,000 points, as JSON")
     parser.add_argument("--editing", action="store_true", help="only corrections of 100,000 frames, as JSON")

@@ -1,7 +1,7 @@
-"""Pictures of the window in all its states, sizes and themes, to be looked at by a person.
+"""Screenshots of the window in all states, sizes and themes, for visual inspection.
 
 ``xvfb-run -a -s "-screen 0 1920x1200x24" python tests/gui_pictures.py FOLDER`` writes them, and prints which
-words are cut.
+texts are cut off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLUGIN = "napari-face-landmarks"
 
 
 def cut_words(window: Any) -> Iterator[str]:
-    """Yield the buttons, boxes and labels in sight that are narrower or lower than their words."""
+    """Yield the visible buttons, check boxes and labels that are too small for their text."""
     from qtpy.QtWidgets import QAbstractButton, QDockWidget, QLabel
 
     for dock in window.findChildren(QDockWidget):
@@ -40,27 +40,28 @@ def cut_words(window: Any) -> Iterator[str]:
 
 
 class Pictures:
-    """Takes the pictures of one viewer.
+    """Takes screenshots of a viewer.
 
     Parameters
     ----------
     viewer : napari.Viewer
     folder : Path
     only : str
-        A part of the names of the states that are wanted.
+        Only states whose name contains this text are saved.
     """
 
     def __init__(self, viewer: Any, folder: Path, only: str) -> None:
         self.viewer, self.folder, self.only = viewer, folder, only
 
     def take(self, state: str, toggle: Any = None) -> None:
-        """Write the window in this state, in all sizes and both themes.
+        """Save screenshots of the window in all sizes and both themes.
 
         Parameters
         ----------
         state : str
+            Name of the state, for the file names.
         toggle : QAbstractButton, optional
-            Checked in each size again.
+            Button that is checked again in each size.
         """
         from PIL import Image
 
@@ -89,7 +90,7 @@ class Pictures:
 
 
 def main() -> None:
-    """Write the pictures."""
+    """Save all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="states with this in their names")
@@ -101,7 +102,7 @@ def main() -> None:
 
 
 def take_all(folder: Path, videos: Path, only: str) -> None:
-    """Go through the states of the window."""
+    """Take screenshots of all states of the window."""
     from napari import Viewer
     from napari.layers import Layer
 

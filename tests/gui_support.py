@@ -1,6 +1,6 @@
-"""A display for the tests that open a window, and a napari viewer on it.
+"""Support for GUI tests: a display, panels of the dock, and waiting for Qt.
 
-Qt ends the whole process where it finds no display, so that is tried in another process first.
+Qt aborts the process if it cannot use the display, so this is tried in another process first.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 TRY_QT = "from qtpy.QtWidgets import QApplication; QApplication([]); print('window')"
 SECONDS_TO_START = 60
 TRIES = 4
-"""Before a limit of time counts as missed: a processor that is slow for a while is not the plugin's doing."""
+"""Number of attempts to meet a time limit, as the machine may be busy for a while."""
 
 
 @contextmanager
 def a_display() -> Iterator[str | None]:
-    """Provide a display for windows while the context lasts; yield the reason where none can be had."""
+    """Provide a display within the context; yield None, or the reason why there is none."""
     if importlib.util.find_spec("qtpy") is None:
         yield "no window: Qt is not installed (the extra 'gui' has it)"
         return
-    # windows of two processes of `-n` would take the focus from each other: each has its own display
+    # with `-n`, each process has its own display: windows would take the focus from each other
     before = os.environ.get("DISPLAY")
     has_one = bool(before or os.environ.get("WAYLAND_DISPLAY"))
     of_many = "PYTEST_XDIST_WORKER" in os.environ
@@ -74,14 +74,14 @@ def _why_no_window() -> str | None:
 
 
 def panel_of(viewer: Any, tab: str) -> Any:
-    """Return a panel of the dock "Face landmarks" of a viewer, opened if need be, with its tab in front."""
+    """Select a tab of a viewer's dock "Face landmarks", opened if necessary, and return its panel."""
     from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 
     return getattr(landmarks_dock(viewer, tab), tab.lower())
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Let the GUI work until `condition` holds; fail if it does not within `seconds`."""
+    """Process GUI events until `condition` holds; fail if it does not within `seconds`."""
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + seconds
@@ -92,6 +92,6 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def let_work(seconds: float) -> None:
-    """Let the GUI work for a while."""
+    """Process GUI events for a while."""
     end = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= end, seconds + 60)

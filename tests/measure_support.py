@@ -1,4 +1,4 @@
-"""Tracks and tables of measures with known movements, for the tests of measures."""
+"""Tracks and measure tables with known movements, for the tests of measures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_face_landmarks.measures import Column, MeasureTable, Scale
 
 
 def tracks_of(landmarks: npt.NDArray[Any], fps: float = 25.0, confidence: float = 0.95) -> Tracks:
-    """Return tracks of landmarks, (T, F, 68, 2)."""
+    """Return tracks with the given landmarks, (T, F, 68, 2)."""
     n_frames, n_faces = landmarks.shape[:2]
     present = np.isfinite(landmarks).all(axis=(2, 3))
     return Tracks(
@@ -28,12 +28,12 @@ def tracks_of(landmarks: npt.NDArray[Any], fps: float = 25.0, confidence: float 
 
 
 def faces(n_frames: int) -> npt.NDArray[np.float64]:
-    """Return the drawn face on each frame, enlarged to 200 px between the outer canthi, (T, 1, 68, 2)."""
+    """Return `drawn_face` on each frame, with 200 px between the outer canthi, (T, 1, 68, 2)."""
     return np.repeat((drawn_face() * 2 + (320, 200))[None, None], n_frames, axis=0)
 
 
 def shut(landmarks: npt.NDArray[np.float64], closure: npt.NDArray[np.float64], side: str = "both") -> None:
-    """Shut the eyes of faces (T, 1, 68, 2), in place: closure (T,), 1 is shut."""
+    """Shut the eyes of faces (T, 1, 68, 2) in place, by `closure` (T,); 1 is shut."""
     lids = {"right": ((37, 41), (38, 40)), "left": ((43, 47), (44, 46))}
     for name in ("right", "left") if side == "both" else (side,):
         for upper, lower in lids[name]:
@@ -42,7 +42,7 @@ def shut(landmarks: npt.NDArray[np.float64], closure: npt.NDArray[np.float64], s
 
 
 def closure_table(right: npt.NDArray[Any], left: npt.NDArray[Any], fps: float, error: float) -> MeasureTable:
-    """Return a table with the closure of each eye alone."""
+    """Return a table with only the closure of each eye."""
     values = np.stack([right, left], axis=-1)[:, None].astype(np.float32)
     count = len(right)
     return MeasureTable(

@@ -1,4 +1,4 @@
-"""Kernels of the package written in plain NumPy, which the compiled ones are tested against."""
+"""NumPy reference implementations of the package's kernels, for testing the compiled ones."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Floats = npt.NDArray[Any]
 
 
 def roll_of_landmarks(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the in-plane rotation of each face, radians, 0 upright, positive clockwise in the picture.
+    """Return the in-plane rotation of each face, radians: 0 is upright, positive clockwise in the image.
 
-    The direction is that of the eyes' centres, which all of their twelve landmarks share in.
+    It is the direction between the eyes' centres, the means of six landmarks each.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def roll_of_landmarks(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def crops_of_landmarks_reference(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
-    """Do what `crops_of_landmarks` does."""
+    """Reference of `crops_of_landmarks`."""
     points = np.asarray(landmarks, dtype=np.float64)
     roll = roll_of_landmarks(points)
     cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]
@@ -59,8 +59,8 @@ def crops_of_landmarks_reference(landmarks: npt.NDArray[np.floating], margin: fl
     return np.stack([centre_x, centre_y, side, roll], axis=1).astype(np.float32)
 
 
-def place_output_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
-    """Do what `output_in_image` does."""
+def output_in_image_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
+    """Reference of `output_in_image`."""
     landmarks = to_image(fractions, crops)
     sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
     finite = np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1)
@@ -72,7 +72,7 @@ def place_output_reference(fractions: Floats, spread: Floats, score: Floats, cro
 
 
 def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
-    """Do what `misplaced` does."""
+    """Reference of `find_misplaced`."""
     crops, better = crops.astype(np.float64), crops_of_landmarks(landmarks).astype(np.float64)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
@@ -84,7 +84,7 @@ def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool
 
 
 def part_crops_reference(landmarks: Floats) -> Floats:
-    """Do what `part_crops` does."""
+    """Reference of `part_crops`."""
     points = np.asarray(landmarks, dtype=np.float64)
     across = points[:, 45] - points[:, 36]
     down = (points[:, 33] - points[:, [36, 39, 42, 45]].mean(axis=1)) / NOSE_HEIGHT
@@ -97,8 +97,8 @@ def part_crops_reference(landmarks: Floats) -> Floats:
     return crops
 
 
-def place_parts_reference(eye: list[Floats], mouth: list[Floats], crops: Floats) -> PartOutput:
-    """Do what `predict_parts` does with what the networks give of F faces' crops, (F, 3, 4)."""
+def parts_in_image_reference(eye: list[Floats], mouth: list[Floats], crops: Floats) -> PartOutput:
+    """Reference of `predict_parts` for the networks' outputs for the crops of F faces, (F, 3, 4)."""
     lids, sigma, iris, iris_sigma, confidence, shut = (values.astype(np.float64) for values in eye)
     eyes, sides = crops[:, :2].reshape(-1, 4), crops[:, :2, 2]
     points = np.concatenate([lids, iris[:, None, :2]], axis=1)
@@ -122,7 +122,7 @@ def place_parts_reference(eye: list[Floats], mouth: list[Floats], crops: Floats)
 
 
 def part_weights_reference(parts: PartOutput, landmarks: Floats) -> Floats:
-    """Do what `part_weights` does."""
+    """Reference of `part_weights`."""
     spread = parts.sigma / np.maximum(inter_ocular(landmarks), 1e-3)[:, None]
     for first in (36, 42):
         spread[:, first : first + 6] = spread[:, first : first + 6].mean(axis=1, keepdims=True)
@@ -137,7 +137,7 @@ def part_weights_reference(parts: PartOutput, landmarks: Floats) -> Floats:
 
 
 def smooth_centre_reference(window: Floats, tolerance: float = TOLERANCE) -> Floats:
-    """Do what `smooth_centre` does."""
+    """Reference of `smooth_centre`."""
     reach = len(window) // 2
     centre = window[reach].astype(np.float64)
     if reach == 0 or not np.isfinite(centre).any():
@@ -175,7 +175,7 @@ def fit_pdm_reference(
     noise: float = 1.0,
     max_iterations: int = 40,
 ) -> Floats:
-    """Do what `fit_pdm` does."""
+    """Reference of `fit_pdm`."""
     target, weight = _checked_target(pdm, landmarks, weights)
     params = fit_rigid(pdm, target, weight) if params is None else clamp(pdm, params)
     weight_xy = np.concatenate([weight, weight])
@@ -210,7 +210,7 @@ def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
     Parameters
     ----------
     landmarks : ndarray, (F, 68, 2)
-        Pixels; only their inter-ocular distance counts.
+        Pixels; only their inter-ocular distance is used.
     sigma : ndarray, (F, 68)
         Pixels.
     """

@@ -1,4 +1,4 @@
-"""Small random models in OpenFace 2.2's files, as its own readers take them: written for the tests."""
+"""Small random models in the file formats of OpenFace 2.2, for the tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_pdm(path: Path, model: PDM) -> None:
 
 
 def head(scale: float, yaws: tuple[float, ...], hidden: dict[int, list[int]]) -> bytes:
-    """Return scale, views, centres and visibility; `hidden` names the landmarks that a view does not show."""
+    """Return scale, views, centres and visibility; `hidden` maps a view to the landmarks hidden in it."""
     parts = [struct.pack("<di", scale, len(yaws))]
     parts += [matrix([[0.0], [yaw], [0.0]], "f8") for yaw in yaws]
     for view in range(len(yaws)):
@@ -78,7 +78,7 @@ def write_cen(
 
 
 def edge_matrices(window: int) -> list[np.ndarray]:
-    """Return D - S of cells that lie beside each other, D - S of diagonal ones, and D + S of distant ones."""
+    """Return D - S of adjacent cells, D - S of diagonal neighbours, and D + S of distant cells."""
     y, x = np.mgrid[:window, :window].reshape(2, -1)
     distance = np.hypot(y[:, None] - y, x[:, None] - x)
     alike = [(distance == 1).astype(float), (np.abs(distance - np.sqrt(2)) < 0.1).astype(float)]
@@ -97,7 +97,7 @@ def write_ccnf(
     neurons: int = 3,
     confidence_of_none: bool = False,
 ) -> None:
-    """Write random neural fields; `confidence_of_none` writes one for experts without neurons as well."""
+    """Write random neural fields; `confidence_of_none` adds a confidence for experts without neurons."""
     rng = np.random.default_rng(seed)
     hidden = hidden or {}
     parts = [head(scale, yaws, hidden), struct.pack("<i", len(windows))]

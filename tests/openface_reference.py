@@ -1,6 +1,6 @@
-"""CLNF in plain NumPy with OpenFace's patch experts, which the compiled engine is tested against.
+"""NumPy reference of CLNF with OpenFace's patch experts, for testing the compiled engine.
 
-`reference` is an engine like `clnf.reference` that knows them, too.
+`reference` is an engine like `clnf.reference` that also supports these experts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def layers_of(networks: Networks, expert: int) -> list[tuple[int, Floats32, Floa
 
 
 def deep_response(inputs: Floats, layers: list[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]) -> Floats:
-    """Return the responses, (positions,), of an expert of CE-CLM with layers of any number and activation."""
+    """Return the responses, (positions,), of a CE-CLM expert with any number and kind of layers."""
     values = inputs
     for activation, weight, bias in layers:
         values = values @ weight.astype(np.float64).T + bias
@@ -66,8 +66,8 @@ def neural_field_response(area: Floats, fields: NeuralFields, expert: int) -> Fl
     """Return the responses of CCNF to an area of interest, (window, window).
 
     Baltrusaitis et al. 2013: the mean of the field, ``Sigma b`` with
-    ``b_i = 2 sum_k alpha_k sigmoid(norm_k correlation(weights_k, support_i) + bias_k)``. A likelihood is not
-    negative: a map that is so somewhere is raised as a whole.
+    ``b_i = 2 sum_k alpha_k sigmoid(norm_k correlation(weights_k, support_i) + bias_k)``. A map with negative
+    values is shifted as a whole, since likelihoods are not negative.
     """
     window = area.shape[0] - SUPPORT + 1
     vertices = np.zeros((window, window))
@@ -90,7 +90,7 @@ def neural_field_response(area: Floats, fields: NeuralFields, expert: int) -> Fl
 
 
 def fill_from_neighbours(response: Floats) -> Floats:
-    """Return a map whose every second cell, where x + y is odd, is the mean of its neighbours."""
+    """Return the map with each cell where x + y is odd replaced by the mean of its neighbours."""
     window = len(response)
     filled = response.copy()
     for y in range(window):

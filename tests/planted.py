@@ -1,4 +1,4 @@
-"""Tracks of a face that moves slowly, with bad frames planted where the tests know them."""
+"""Tracks of a slowly moving face, with faults on known frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PLANTED = {
     "PFLD and CLNF disagree": 160,
     "unlike a face": 190,
 }
-"""Where each reason is planted, in a run of 200 frames or more that begins with frame 0."""
+"""Frame with a fault for each reason; `bad_tracks` must have at least 200 frames."""
 
 
 def good_tracks(n_frames: int = 240, n_faces: int = 1, first: int = 0, fps: float = 25.0) -> Tracks:
-    """Return faces that drift and nod, sure everywhere, every other frame refined."""
+    """Return faces that drift and nod, with high confidence, refined on every other frame."""
     random = np.random.default_rng(0)
     shape = random.uniform(-40, 40, (68, 2))
     shape[36], shape[45] = (-25, -10), (25, -10)
@@ -58,11 +58,10 @@ def lose(tracks: Tracks, rows: slice, face: int = 0) -> None:
 
 
 def bad_tracks(n_frames: int = 240, n_faces: int = 1) -> Tracks:
-    """Return the same with one face made bad as `PLANTED` says, the worst in this order."""
+    """Return `good_tracks` with the faults of `PLANTED` in one face, the worst first."""
     tracks = good_tracks(n_frames, n_faces)
     lose(tracks, slice(70, 75))
-    across = inter_ocular(tracks.landmarks[120, 0])
-    tracks.landmarks[120, 0, :, 0] += 1.2 * across  # one frame aside, and back
+    tracks.landmarks[120, 0, :, 0] += 1.2 * inter_ocular(tracks.landmarks[120, 0])  # on this frame only
     tracks.confidence[30, 0] = 0.1
     tracks.source[160, 0], tracks.misfit[160, 0, BY_CLNF] = CLNF, 0.16
     tracks.misfit[190, 0, OFF_MODEL] = 0.05

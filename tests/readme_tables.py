@@ -1,6 +1,6 @@
 """The generated tables of the READMEs; ``python tests/readme_tables.py`` updates them.
 
-A table stands between ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``.
+Each table is enclosed by ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SLOPES_FILE = PACKAGE / "measures" / "slopes.json"
 
 
 def section(text: str, name: str) -> re.Match[str]:
-    """Find a table by its markers; group 1 is what lies between them."""
+    """Find a table by its markers; group 1 is the text between them."""
     found = re.search(rf"<!-- {name}\b[^>]*-->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
     if found is None:
         raise ValueError(f"The markers of the table {name!r} are missing.")
@@ -77,12 +77,12 @@ def reasons() -> str:
         "PFLD and CLNF disagree": f"CLNF moved the landmarks by {100 * limits.disagreement:g} % of the "
         "inter-ocular distance or more",
         "unlike a face": f"the landmarks are {100 * limits.off_model:g} % of the inter-ocular distance or "
-        "more from the nearest shape of the shape model",
+        "more from the nearest shape of the PDM",
         "low confidence of a region": "the mean confidence of the jaw, a brow, the nose, an eye or the lips "
         f"is below {limits.region_confidence:g}",
-        "jump of a region": "one of these moves as far as in a jump, relative to the face",
-        "left unlike right": "on this frame only, one eye or brow differs from the other, by "
-        "as much as in a jump",
+        "jump of a region": "one of these regions moves as far as in a jump, relative to the face",
+        "left unlike right": "on this frame only, one eye or brow differs from the other by as much as in a "
+        "jump",
     }
     return markdown(["reason", "a frame is listed if"], [[reason, rules[reason]] for reason in REASONS])
 
@@ -162,7 +162,7 @@ def faults() -> str:
 
 
 def slopes() -> str:
-    """Return the content of ``measures/slopes.json``: the slopes of the table of measures, by bundle."""
+    """Return the content of ``measures/slopes.json``: the slopes in the table of measures by bundle."""
     text = (PACKAGE / "measures" / "README.md").read_text(encoding="utf-8")
     table = section(text, "measures table").group(1)
     found: dict[str, dict[str, float]] = {}
@@ -185,11 +185,11 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "model cards": (PACKAGE / "models" / "README.md", model_cards),
     "faults": (ROOT / "tests" / "README.md", faults),
 }
-"""The README and the function of each table."""
+"""The README of each table, and the function that makes it."""
 
 
 def main() -> None:
-    """Write all tables into their READMEs, and the slopes of measures."""
+    """Update the tables in the READMEs, and the slopes of measures."""
     SLOPES_FILE.write_text(slopes(), encoding="utf-8")
     for name, (path, make) in TABLES.items():
         text = path.read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ from napari_face_landmarks.parts.network import EYE_OUTPUTS, part_weights
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import sample_crops
 from napari_face_landmarks.tracking.refinement import followed_with_parts
-from numpy_reference import part_crops_reference, part_weights_reference, place_parts_reference
+from numpy_reference import part_crops_reference, part_weights_reference, parts_in_image_reference
 
 FRAME = np.zeros((200, 220, 3), np.uint8)
 
@@ -149,7 +149,7 @@ def test_the_kernels_do_what_their_references_do(face: np.ndarray) -> None:
     shown = sample_crops(frame, crops[:, :2].reshape(-1, 4), EYE_SIZE, (False, True))
     np.testing.assert_allclose(eye.inputs, shown, atol=1e-3)
     np.testing.assert_allclose(mouth.inputs, sample_crops(frame, crops[:, 2], MOUTH_SIZE), atol=1e-3)
-    wanted = place_parts_reference(eye.given, mouth.given, crops)
+    wanted = parts_in_image_reference(eye.given, mouth.given, crops)
     for name in ("landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut"):
         np.testing.assert_allclose(getattr(parts, name), getattr(wanted, name), rtol=1e-5, atol=1e-4)
     weight = part_weights_reference(wanted, faces)

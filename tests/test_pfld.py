@@ -29,7 +29,7 @@ from numpy_reference import (
     confidence_of,
     crops_of_landmarks_reference,
     misplaced_reference,
-    place_output_reference,
+    output_in_image_reference,
     roll_of_landmarks,
 )
 
@@ -62,7 +62,7 @@ def test_the_compiled_placing_is_that_of_the_reference() -> None:
     crops = np.column_stack([rng.uniform(0, 600, (9, 2)), rng.uniform(20, 900, 9), rng.uniform(-3, 3, 9)])
     fractions[1, 5, 0], spread[2, 7], spread[3, 8], score[4] = np.nan, 0.0, np.inf, np.nan
     arguments = (fractions, spread, score, crops.astype(np.float32))
-    found, expected = output_in_image(*arguments), place_output_reference(*arguments)
+    found, expected = output_in_image(*arguments), output_in_image_reference(*arguments)
     assert (found.score == 0).tolist() == [False, True, True, True, True] + [False] * 4
     for name, most in (("landmarks", 1e-3), ("sigma", 1e-3), ("confidence", 1e-5), ("score", 0)):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=most)

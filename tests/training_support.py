@@ -1,4 +1,4 @@
-"""Made-up training data: faces of dots, and the folder of files that the training of PFLD reads."""
+"""Synthetic training data: faces of dots, and the folder of files that the training of PFLD reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from napari_face_landmarks.opencv import cv2
 
 NAMES = [f"p{i}.jpg" for i in range(6)]
 CALTECH_NUMBERS = (372, 376, 388, 404)
-"""Two to train on, one of the gap, one held out."""
+"""Two training images, one in the gap between the splits, and one held-out image."""
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the training of PFLD measure few faces, and not look for the fastest numbers."""
+    """Make the training of PFLD evaluate few faces, and skip its search for the fastest data type."""
     import torch
 
     from napari_face_landmarks.training import pfld
@@ -29,7 +29,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a dark picture with a bright dot on each of 68 places of a roughly face-like layout."""
+    """Return a dark image with bright dots at 68 landmarks in a roughly face-like layout."""
     rng = np.random.default_rng(seed)
     points = np.zeros((68, 2), np.float32)
     grid = [(60 + 16 * (i % 9), 70 + 16 * (i // 9)) for i in range(72)]
@@ -73,7 +73,7 @@ def write_archive(
 
 
 def write_data(data: Path, rng: np.random.Generator) -> None:
-    """Write a folder of made-up training data: every file that `pfld` reads."""
+    """Write a folder of synthetic training data with every file that `training.pfld` reads."""
     from napari_face_landmarks.training import faces
 
     assert 0 < sum(map(is_held_out, NAMES)) < len(NAMES)
