@@ -201,7 +201,7 @@ def test_the_networks_learn_drawn_parts_and_are_exported(
     assert (found[1] > 0).all()
     (tmp_path / f"{name}.best.pt").unlink()  # as a bundle has it
     begun = parts.part_network(name)
-    parts._begin_with(begun, tmp_path, part, plan)
+    parts._load_start(begun, tmp_path, part, plan)
     np.testing.assert_allclose(parts.predict_crops(begun, images[:3]).landmarks.numpy(), wanted, atol=3e-3)
 
 

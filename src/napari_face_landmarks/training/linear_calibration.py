@@ -1,15 +1,14 @@
 """Final linear maps of the networks' landmarks: ``python -m napari_face_landmarks.training linear-maps``.
 
-Predicted landmarks vary less from face to face than labels, and follow a local movement of the skin only in
-part. Both are linear functions of the landmarks for the most part, and are undone here by ridge regression:
-maps are fitted to the labels of training faces and, at the same time, to movements of their skin, which are
-known exactly whatever the error of the labels. They become the last layer of ``pfld.onnx`` and of
-``mouth.onnx``. The heights of brows and mouth corners, of which differences between left and right are
-measured, have to follow the movements more strictly than other coordinates.
+Predicted landmarks vary less from face to face than labels, and follow local movements of the skin only in
+part. Both effects are mostly linear functions of the landmarks. Ridge regression corrects them: maps are
+fitted to the labels of training faces and to movements of their skin, which are known exactly. The maps
+become the last layers of ``pfld.onnx`` and ``mouth.onnx``. Heights of brows and mouth corners, which are
+compared between left and right, have larger weights in the movements than other coordinates.
 
-For ``research`` the labels by hand count most. The weight of a face is one over its squared size and its
-error, which minimises the mean distance rather than the mean square. Mirror images are included, so that left
-and right are treated alike.
+For ``research``, manually labelled faces have the largest weights. The weight of a face is inversely
+proportional to its squared size and its error, so that the mean distance is minimised rather than the mean
+square. Mirror images are included, so that left and right are treated alike.
 """
 
 from __future__ import annotations
@@ -38,39 +37,36 @@ from napari_face_landmarks.training.onnx_float16 import open_session
 Floats = npt.NDArray[np.float64]
 
 HEIGHTS = (*range(17, 27), 48, 54, 60, 64)
-"""Landmarks whose heights must follow movements most: brows and mouth corners."""
+"""Landmarks whose heights have the weight `heights_weight` in movements: brows and mouth corners."""
 MOVEMENTS = ((0,), (1, 2, 3), (4, 5))
 """Numbers for `augment.local_bump`, one drawn of each: a mouth corner, a brow, half of the lower lip."""
 MOUTH_MIRROR = MIRROR_68[MOUTH] - MOUTH[0]
-LEAST_ERROR = 0.01  # outer-eye distances
+LEAST_ERROR = 0.01  # lower limit of the errors in the weights, outer-eye distances
 PREFIX = "settled/"
-"""Prefix of the names of the nodes and weights that are added to the network, in bundles since 0.4.2."""
+"""Prefix of the names of nodes and weights of the map; must not change: bundles since 0.4.2 contain it."""
 
 
 @dataclass(frozen=True)
 class CalibrationPlan:
-    """How the linear maps are fitted."""
+    """Parameters of the fit of the linear maps; all are stored in the metrics."""
 
-    faces: int = 5000  # training faces, drawn at random, that the maps are fitted to
-    hand_weight: float = 20.0  # weight of a face that people labelled, relative to others
-    # followed_weight, heights_weight: weight of movements relative to that of labels with `LEAST_ERROR`, of
-    # all coordinates and of the heights of `HEIGHTS`
-    followed_weight: float = 1.0
-    heights_weight: float = 20.0
+    faces: int = 5000  # number of training faces
+    hand_weight: float = 20.0  # weight of a manually labelled face relative to others
+    followed_weight: float = 1.0  # weight of movements relative to that of labels with `LEAST_ERROR`
+    heights_weight: float = 20.0  # the same for the heights of `HEIGHTS`
     ridge: float = 3e-3  # penalty on the squared map, in variances of the landmarks
     seed: int = 2026
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Landmarks' movements between two pictures of a face: found and wanted."""
+    """Movements of landmarks between two images of a face, outer-eye distances."""
 
-    # found, wanted: (M, L, 2), in face sizes
-    found: Floats
-    wanted: Floats
-    weight: float  # of each, relative to labels with `LEAST_ERROR`
-    strict_weight: float  # the same for the heights of the landmarks that are `strict`
-    strict: Sequence[int]  # numbers of landmarks
+    found: Floats  # (M, L, 2); predicted
+    wanted: Floats  # (M, L, 2); true
+    weight: float  # of a movement, relative to labels with `LEAST_ERROR`
+    strict_weight: float  # the same for the heights of the landmarks `strict`
+    strict: Sequence[int]
 
 
 def fit_map(
@@ -82,12 +78,12 @@ def fit_map(
     mirror: npt.NDArray[np.int64],
     moves: Moves,
 ) -> Floats:
-    """Fit ``wanted - found``, landmarks (N, L, 2), as a linear function of `found`, by weights (N,).
+    """Fit ``wanted - found``, landmarks (N, L, 2), as a linear function of `found` with weights (N,).
 
-    The landmarks are in a normalised frame in which left and right, `mirror`, are mirror images about
-    ``x = 0``. `size` is the outer-eye distance of each face there, (N,); `ridge` the penalty in mean
-    variances of `found`. Returns (1 + 2 L, 2 L) float64: row 0 is the constant, the others multiply x and y
-    of each landmark.
+    The landmarks are in a frame in which mirrored faces, with landmarks in the order `mirror`, are mirror
+    images about ``x = 0``. `size`, (N,), is the outer-eye distance of each face in it; `ridge` is the penalty
+    in mean variances of `found`. Returns (1 + 2 L, 2 L) float64: the constant in row 0, then the factors of x
+    and y of each landmark.
     """
 
     def rows(points: npt.NDArray[np.floating]) -> Floats:
@@ -96,30 +92,30 @@ def fit_map(
 
     error = np.maximum(np.linalg.norm(found - wanted, axis=-1).mean(axis=1) / size, LEAST_ERROR)
     share = np.tile(weight / size**2 / error, 2) / (2 * weight.sum())
-    levels, missing = rows(found), rows(wanted - found)
-    mean, mean_missing = share @ levels / share.sum(), share @ missing / share.sum()
-    levels = levels - mean
-    weighted = levels * share[:, None]
-    covariance, product = weighted.T @ levels, weighted.T @ (missing - mean_missing)
+    values, errors = rows(found), rows(wanted - found)
+    mean, mean_errors = share @ values / share.sum(), share @ errors / share.sum()
+    values = values - mean
+    weighted = values * share[:, None]
+    covariance, product = weighted.T @ values, weighted.T @ (errors - mean_errors)
 
     def solve(followed: float) -> Floats:
         each = followed / LEAST_ERROR / (2 * len(moves.found))
         moved = rows(moves.found)
         total = covariance + each * moved.T @ moved
-        wished = product + each * moved.T @ rows(moves.wanted - moves.found)
+        target = product + each * moved.T @ rows(moves.wanted - moves.found)
         penalty = ridge * np.trace(total) / len(total)
-        return np.linalg.solve(total + penalty * np.eye(len(total)), wished)
+        return np.linalg.solve(total + penalty * np.eye(len(total)), target)
 
     slopes = solve(moves.weight)
     heights = 2 * np.asarray(moves.strict) + 1
     slopes[:, heights] = solve(moves.strict_weight)[:, heights]
-    return np.concatenate([(mean_missing - mean @ slopes)[None], slopes])
+    return np.concatenate([(mean_errors - mean @ slopes)[None], slopes])
 
 
-def add_linear_map(path: Path, out: Path, beyond: Floats) -> None:
-    """Write the landmark network with a final layer that adds a linear function of its landmarks to them.
+def add_linear_map(path: Path, out: Path, linear_map: Floats) -> None:
+    """Write a landmark network with a final layer that adds a linear function of its landmarks to them.
 
-    The exported ``pfld.onnx`` or ``mouth.onnx`` may already have such a layer. `beyond` is from `fit_map`,
+    A map that ``pfld.onnx`` or ``mouth.onnx`` already has is replaced. `linear_map` is the map from `fit_map`
     for landmarks as fractions of the crop minus one half.
     """
     import onnx
@@ -129,10 +125,10 @@ def add_linear_map(path: Path, out: Path, beyond: Floats) -> None:
     graph = model.graph
     _without_map(graph)
     _rename(graph, lambda name: PREFIX + name if name == "landmarks" else name)
-    # (I + slopes) in half precision: rounding affects only the deviation from the centre
-    n_values = beyond.shape[1]
-    slopes = (np.eye(n_values) + beyond[1:]).astype(np.float16)
-    constant = beyond[0] + 0.5 - 0.5 * slopes.astype(np.float64).sum(axis=0)
+    # (I + slopes) in half precision; the constant makes up for its rounding at the centre of the crop
+    n_values = linear_map.shape[1]
+    slopes = (np.eye(n_values) + linear_map[1:]).astype(np.float16)
+    constant = linear_map[0] + 0.5 - 0.5 * slopes.astype(np.float64).sum(axis=0)
     values = {
         "slopes_half": slopes,
         "constant": constant.astype(np.float32),
@@ -151,12 +147,12 @@ def add_linear_map(path: Path, out: Path, beyond: Floats) -> None:
         prefixed = [PREFIX + name for name in inputs]
         graph.node.append(helper.make_node(kind, prefixed, [output], f"{PREFIX}{k}", **attributes))
     onnx.checker.check_model(model)
-    with replacing(out) as part:
-        onnx.save(model, str(part))
+    with replacing(out) as temporary:
+        onnx.save(model, str(temporary))
 
 
 def _without_map(graph: Any) -> None:
-    """Remove what `add_linear_map` has added to a graph."""
+    """Remove the nodes and weights added by `add_linear_map`."""
     kept = [node for node in graph.node if not node.name.startswith(PREFIX)]
     weights = [tensor for tensor in graph.initializer if not tensor.name.startswith(PREFIX)]
     del graph.node[:], graph.initializer[:]
@@ -173,22 +169,21 @@ def _rename(graph: Any, new: Callable[[str], str]) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a network says of N training faces, each seen twice and then with its skin moved in places."""
+class Predictions:
+    """Predictions on V views of N training faces: two unmodified crops, then crops with moved skin."""
 
-    # found, wanted: (N, V, L, 2), fractions of the crop minus one half; the first two views are unmodified
-    found: npt.NDArray[np.float32]
-    wanted: npt.NDArray[np.float32]
-    size: npt.NDArray[np.float32]  # (N, V), the outer-eye distance, likewise
+    found: npt.NDArray[np.float32]  # (N, V, L, 2); predicted landmarks, fractions of the crop minus one half
+    wanted: npt.NDArray[np.float32]  # (N, V, L, 2); labels, likewise
+    size: npt.NDArray[np.float32]  # (N, V); outer-eye distance, fraction of the crop's side
 
 
-def look_at(
+def predict_views(
     faces: Faces,
     pfld: onnxruntime.InferenceSession,
     mouth: onnxruntime.InferenceSession | None,
     plan: CalibrationPlan,
-) -> Seen:
-    """Run PFLD, or after it the mouth's network if it is given, on views of the faces."""
+) -> Predictions:
+    """Predict landmarks in views of the faces by PFLD, or by `mouth` in crops placed by PFLD."""
     seen = []
     for number, (image, points) in enumerate(zip(faces.images, faces.landmarks, strict=True)):
         rng = np.random.default_rng([plan.seed, 1, number])
@@ -209,11 +204,11 @@ def look_at(
             lips = np.concatenate([sample_crops(view[0], crop[None], MOUTH_SIZE) for view, crop in pairs])
             found = mouth.run(["landmarks"], {"crops": lips})[0]
         seen.append((found - 0.5, to_crop(labels, where) - 0.5, size / where[:, 2]))
-    return Seen(*(np.stack(values).astype(np.float32) for values in zip(*seen, strict=True)))
+    return Predictions(*(np.stack(values).astype(np.float32) for values in zip(*seen, strict=True)))
 
 
-def network_map(seen: Seen, weight: npt.NDArray[np.floating], plan: CalibrationPlan) -> Floats:
-    """Fit the map of a network, PFLD or the mouth's, to what it says of faces, with their weights (N,)."""
+def network_map(seen: Predictions, weight: npt.NDArray[np.floating], plan: CalibrationPlan) -> Floats:
+    """Fit the map of PFLD or of the mouth network to its predictions on faces with weights (N,)."""
     count = seen.found.shape[2]
     first = 0 if count == N_LANDMARKS else int(MOUTH[0])
     found, wanted, size = (np.concatenate([v[:, 0], v[:, 1]]) for v in (seen.found, seen.wanted, seen.size))
@@ -229,27 +224,27 @@ def network_map(seen: Seen, weight: npt.NDArray[np.floating], plan: CalibrationP
 
 
 def drawn(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats]:
-    """Return training faces with labels as they are measured against, and their weights (N,).
+    """Return training faces with the labels used in evaluations, and their weights, (N,).
 
-    All faces that people labelled with iBUG landmarks are among them.
+    All faces with manual iBUG labels are included; the others are drawn at random.
     """
     faces = load_measured(data, bundle=bundle, held_out=False)
     chance = load_faces(data, bundle=bundle, held_out=False).weight  # of the same faces
-    by_hand = 0
+    n_manual = 0
     if bundle == "research":
-        by_hand = len(load_faces(data, bundle=bundle, held_out=False, machine_made=False).names)
-    others, chance = np.arange(by_hand, len(faces.names)), chance[by_hand:]
-    count = min(max(plan.faces - by_hand, 0), len(others))
+        n_manual = len(load_faces(data, bundle=bundle, held_out=False, machine_made=False).names)
+    others, chance = np.arange(n_manual, len(faces.names)), chance[n_manual:]
+    count = min(max(plan.faces - n_manual, 0), len(others))
     rng = np.random.default_rng(plan.seed)
     rows = rng.choice(others, count, replace=False, p=chance / chance.sum()) if count else others[:0]
-    weight = np.r_[np.full(by_hand, plan.hand_weight), np.ones(count)]
-    return take(faces, [*range(by_hand), *np.sort(rows).tolist()]), weight
+    weight = np.r_[np.full(n_manual, plan.hand_weight), np.ones(count)]
+    return take(faces, [*range(n_manual), *np.sort(rows).tolist()]), weight
 
 
 def predict_faces(
     session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan
 ) -> npt.NDArray[np.float32]:
-    """Return PFLD's landmarks, (N, 68, 2): in a box like a detector's, then plain and mirrored in its own."""
+    """Return PFLD's landmarks, (N, 68, 2), in its second pass, after a first one in detector-like boxes."""
     rng = np.random.default_rng([plan.seed, 2])
     found = []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
@@ -259,21 +254,21 @@ def predict_faces(
 
 
 def fit_maps(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
-    """Fit the maps for the models of a folder; write ``pfld.onnx`` and ``mouth.onnx`` to `out`.
+    """Fit the maps for the models in a folder; write ``pfld.onnx`` and ``mouth.onnx`` to `out`.
 
-    Also writes ``linear-maps.metrics.json``, and returns it: the plan, and PFLD's error on the held-out
-    faces (NME) without and with the map.
+    Also writes and returns ``linear-maps.metrics.json``, with the plan and PFLD's NME on the held-out faces
+    without and with the map.
     """
     held_out = load_faces(data, bundle=bundle, held_out=True)
     out.mkdir(parents=True, exist_ok=True)
     faces, weight = drawn(data, bundle, plan)
     plain = with_map(folder / "pfld.onnx", out / "pfld.onnx", np.zeros((137, 136)))
     before = predict_faces(plain, held_out, plan)
-    beyond = network_map(look_at(faces, plain, None, plan), weight, plan)
-    calibrated = with_map(out / "pfld.onnx", out / "pfld.onnx", beyond)
+    linear_map = network_map(predict_views(faces, plain, None, plan), weight, plan)
+    calibrated = with_map(out / "pfld.onnx", out / "pfld.onnx", linear_map)
     mouth = with_map(folder / "mouth.onnx", out / "mouth.onnx", np.zeros((41, 40)))
-    beyond = network_map(look_at(faces, calibrated, mouth, plan), weight, plan)
-    with_map(out / "mouth.onnx", out / "mouth.onnx", beyond)
+    linear_map = network_map(predict_views(faces, calibrated, mouth, plan), weight, plan)
+    with_map(out / "mouth.onnx", out / "mouth.onnx", linear_map)
 
     both = {"before": before, "after": predict_faces(calibrated, held_out, plan)}
     errors = {name: float(nme(points, held_out.landmarks).mean()) for name, points in both.items()}
@@ -287,17 +282,15 @@ def fit_maps(data: Path, bundle: str, folder: Path, out: Path, plan: Calibration
     return metrics
 
 
-def with_map(path: Path, out: Path, beyond: Floats) -> onnxruntime.InferenceSession:
-    """Write a network with a map by `add_linear_map` and open it."""
-    add_linear_map(path, out, beyond)
+def with_map(path: Path, out: Path, linear_map: Floats) -> onnxruntime.InferenceSession:
+    """Write a network with a map by `add_linear_map`, and open it."""
+    add_linear_map(path, out, linear_map)
     return open_session(out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    parser.add_argument(
-        "--models", type=Path, help="folder of the bundle's or run's files (default: OUT itself)"
-    )
+    parser.add_argument("--models", type=Path, help="folder of a bundle or a training run (default: OUT)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""Training augmentation: marks and objects on faces in surgery, nursing and motion capture.
+"""Augmentation by marks and objects on faces in surgery, nursing and motion capture.
 
-Independent of the marks of `evaluation.corruptions`, so that the evaluation is on marks not seen in training.
+Independent of `evaluation.corruptions`, so that evaluations use marks that were not seen in training.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ Floats = npt.NDArray[np.float64]
 Generator = np.random.Generator
 
 FINE = 3
-"""Marks are drawn this many times larger than the crop, then scaled down, for lines thinner than a pixel."""
+"""Factor by which marks are drawn larger and then scaled down, for lines thinner than a pixel."""
 SHIFT = 4
+"""Fractional bits of coordinates in OpenCV's drawing functions."""
 WIDEST = 0.05
-"""Of a pen's line, outer-eye distances."""
+"""Largest width of a pen's line, outer-eye distances."""
 WIDEST_OBJECT = 0.1
-"""Of a tube or a wire, outer-eye distances."""
+"""Largest width of a tube or a wire, outer-eye distances."""
 LETTERS = "0123456789ABCDEFGHKLMNPRSTXYZabdeghknrt+-?!"
 DARK_INKS = ((60, 30, 120), (30, 30, 40), (25, 60, 140), (20, 100, 60), (150, 30, 40))
 """Gentian violet, black, blue, green, red; RGB."""
@@ -34,7 +35,7 @@ Draw = Callable[["npt.NDArray[np.uint8]", "Floats", float, Generator], None]
 
 
 def draw_marks(image: Image, landmarks: npt.NDArray[np.floating], rng: Generator) -> None:
-    """Draw one to three kinds of marks on a face, RGB (S, S, 3), with its landmarks (68, 2), in place."""
+    """Draw one to three kinds of marks, in place, on an RGB crop (S, S, 3) with landmarks (68, 2)."""
     points = np.asarray(landmarks, dtype=np.float64)
     unit = max(float(inter_ocular(points)), 4.0)
     for _ in range(1 + int(rng.random() < 0.45) + int(rng.random() < 0.2)):
@@ -57,7 +58,7 @@ def draw_marks(image: Image, landmarks: npt.NDArray[np.floating], rng: Generator
 
 
 def bruise(image: Image, centre: npt.NDArray[np.floating], radius: float, rng: Generator) -> None:
-    """Colour the skin around a point like bruises and swellings: red, violet, yellow; in place."""
+    """Colour the skin around a point like a bruise or swelling (red, violet, yellow), in place."""
     size = len(image)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     angle, squash = rng.uniform(0, math.pi), rng.uniform(0.5, 1.0)
@@ -72,9 +73,9 @@ def bruise(image: Image, centre: npt.NDArray[np.floating], radius: float, rng: G
 
 
 def draw_on_part(image: Image, landmarks: npt.NDArray[np.floating], unit: float, rng: Generator) -> Image:
-    """Return a crop of a part of the face, (S, S, 3) or grey (S, S), drawn on with a pen.
+    """Return a crop of a part of the face, (S, S, 3) or greyscale (S, S), with pen marks.
 
-    `landmarks`, (L, 2), are the part's; `unit` is the outer-eye distance, px.
+    `landmarks`, (L, 2), are those of the part; `unit` is the outer-eye distance, px.
     """
     points = np.resize(np.asarray(landmarks, np.float64), (N_LANDMARKS, 2))
     grey = image.ndim == 2
@@ -109,7 +110,7 @@ def _mask(image: Image, draw: Draw, points: Floats, unit: float, rng: Generator)
 
 
 def _uneven(size: int, depth: float, rng: Generator) -> npt.NDArray[np.float32]:
-    """Return smooth noise between ``1 - depth`` and 1, (S, S), for uneven ink."""
+    """Return smooth noise between ``1 - depth`` and 1, (S, S), for the density of ink."""
     grain = rng.random((int(rng.integers(6, 40)),) * 2).astype(np.float32)
     smooth = cv2.resize(grain, (size, size), interpolation=cv2.INTER_CUBIC)
     return np.asarray(1 - depth * np.clip(smooth, 0, 1), dtype=np.float32)
@@ -118,7 +119,7 @@ def _uneven(size: int, depth: float, rng: Generator) -> npt.NDArray[np.float32]:
 def _blend(
     image: Image, mask: npt.NDArray[np.float32], ink: Floats, strength: float, felt: bool, rng: Generator
 ) -> None:
-    """Apply a colour to the masked pixels: felt pens multiply and are uneven, others are opaque."""
+    """Apply a colour to masked pixels; felt pens are uneven and multiply with the skin, others are opaque."""
     cover = mask * strength
     pixels = image.astype(np.float32)
     colour: npt.NDArray[np.float32] = ink.astype(np.float32)
@@ -129,7 +130,7 @@ def _blend(
 
 
 def _anywhere(points: Floats, unit: float, rng: Generator) -> Floats:
-    """Return a place on the face: at a landmark, near one, or between two."""
+    """Return a point on the face: at or near a landmark, or between two."""
     place = points[rng.integers(68)]
     if rng.random() < 0.4:
         place = place + (points[rng.integers(68)] - place) * rng.random()
@@ -151,7 +152,7 @@ def _disc(mask: Image, centre: npt.NDArray[np.floating], radius: float) -> None:
 
 
 def _walk(start: Floats, length: float, rng: Generator) -> Floats:
-    """Return a smooth hand-drawn path, (N, 2), with a drifting direction."""
+    """Return a smooth random path, (N, 2)."""
     count = int(rng.integers(6, 24))
     bend = np.cumsum(rng.normal(0, rng.choice([0.05, 0.2, 0.5]), count)) + rng.normal(0, 0.15)
     heading = rng.uniform(0, 2 * math.pi) + np.cumsum(bend) * 0.3
@@ -231,7 +232,7 @@ def _rings(mask: Image, points: Floats, unit: float, rng: Generator) -> None:
 
 
 def _dashes(mask: Image, points: Floats, unit: float, rng: Generator) -> None:
-    """Draw a line in dashes: an incision, a midline, or the outline of a flap."""
+    """Draw a dashed line: an incision, a midline, or the outline of a flap."""
     if rng.random() < 0.3:
         top, bottom = points[27] - (points[8] - points[27]) * 0.4, points[8]
         path = np.linspace(top, bottom, 40) + rng.normal(0, 0.02 * unit, 2)
@@ -257,7 +258,7 @@ def _suture(mask: Image, points: Floats, unit: float, rng: Generator) -> None:
 
 
 def _dressing(image: Image, points: Floats, unit: float, rng: Generator) -> None:
-    """Stick adhesive strips, tape or gauze on the face."""
+    """Draw adhesive strips, tape or gauze."""
     kind = rng.random()
     light = float(np.percentile(image, 85))
     if kind < 0.5:
@@ -289,7 +290,7 @@ def _dressing(image: Image, points: Floats, unit: float, rng: Generator) -> None
 
 
 def _cannula(image: Image, points: Floats, unit: float, rng: Generator) -> None:
-    """Draw a tube from ear to ear under the nose, with its highlight."""
+    """Draw a nasal cannula: a tube from ear to ear under the nose, with a highlight."""
     sag = rng.uniform(0.0, 0.15)
     down = (points[8] - points[27]) / max(float(np.linalg.norm(points[8] - points[27])), 1e-6)
     middle = points[33] + down * unit * rng.uniform(0.0, 0.06)
@@ -341,7 +342,7 @@ def _electrodes(image: Image, points: Floats, unit: float, rng: Generator) -> No
 
 
 def _capture_dots(mask: Image, points: Floats, unit: float, rng: Generator) -> None:
-    """Stick a set of small dots of one size on the face, many of them on landmarks."""
+    """Draw markers of motion capture: small dots of one size, many of them on landmarks."""
     radius = unit * rng.uniform(0.01, 0.03)
     on_landmarks = rng.choice(68, int(rng.integers(8, 50)), replace=False)
     for place in points[on_landmarks]:

@@ -1,4 +1,4 @@
-"""The PFLD network: MobileNet-style backbone, multi-scale features, and the heads trained on them (torch)."""
+"""PFLD in torch: MobileNet-style backbone, multi-scale features and heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_face_landmarks.pfld.crop import CROP_SIZE
 
 
 class DepthwiseByTwo(nn.Conv2d):
-    """A depthwise 3 x 3 convolution, subsampled by 2: its gradient is ten times as fast on CPUs."""
+    """Depthwise 3 x 3 convolution with stride 2, whose gradient is ten times as fast on CPUs as torch's."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, 2, 1, groups=channels, bias=False)
@@ -41,7 +41,7 @@ def _conv(
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project (Sandler et al. 2018, MobileNetV2)."""
+    """Expansion, depthwise convolution and projection (Sandler et al. 2018, MobileNetV2)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, middle: int) -> None:
         super().__init__()
@@ -69,14 +69,14 @@ Middles = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Inner channels of each block of the stages 2, 3 and 4."""
 
 WIDE: Middles = ((96, 96, 96), (144, 240, 240, 240, 240), (240, 384, 384, 384))
-"""Inputs of each block times 2 in stage 2 and times 3 in the others, as in MobileNetV2."""
+"""Expansion of the inputs of each block by 2 in stage 2, by 3 in the others."""
 
 NARROW: Middles = ((48, 48, 48), (80, 112, 128, 144, 176), (160, 288, 256, 320))
-"""Two thirds of the operations: without the groups of 16 channels of least importance for their cost."""
+"""Two thirds of the operations: `WIDE` without groups of 16 channels of little importance for their cost."""
 
 
 class PfldOutputs(NamedTuple):
-    """Outputs of the network in training; coordinates are fractions of the crop, x then y."""
+    """Outputs of the network in training; coordinates are fractions of the crop, x before y."""
 
     landmarks: Tensor
     heat_landmarks: Tensor
@@ -98,10 +98,10 @@ class PfldFeatures(NamedTuple):
 class Pfld(nn.Module):
     """PFLD (Guo et al. 2019, arXiv 1902.10859) with an additional soft-argmax branch.
 
-    `global_landmarks` are the published branch, regressed from features pooled at three scales. A second
-    branch locates each landmark in a 28 x 28 map by soft-argmax (Sun et al. 2018, integral regression), and a
-    learned weight per landmark combines both. The head-pose branch is used in training only. `middles` are
-    the hidden channels of each block.
+    `global_landmarks` come from the published branch, a regression from features pooled at three scales. A
+    second branch locates each landmark in a 28 x 28 heat map by soft-argmax (Sun et al. 2018, integral
+    regression). A predicted weight per landmark combines both. The head-pose branch is used in training only.
+    `middles` are the inner channels of each block.
     """
 
     def __init__(self, middles: Middles = WIDE) -> None:
@@ -143,7 +143,7 @@ class Pfld(nn.Module):
         return self.heads(self.features(x))
 
     def features(self, x: Tensor) -> PfldFeatures:
-        """Run all but the heads on crops, (B, 3, 112, 112) RGB in 0 to 1."""
+        """Run backbone and pyramid on crops, (B, 3, 112, 112) RGB in 0 to 1."""
         f2 = self.stage2(self.stem(x - 0.5))
         f3 = self.stage3(f2)
         f4 = self.stage4(f3)

@@ -1,8 +1,8 @@
-"""Labels of lids, irises and lips for the part models, and the crops that they are trained on.
+"""Training data of the part models: crops of eyes and mouths, labels of lids, irises and lips.
 
-Lids are the mesh's contours, resampled to thirds between the canthi as the 300-W annotators place them, and
-moved by the mean difference to the manual templates; `LID_KNOTS` maps their apertures to the annotators'.
-Rendered heads have exact labels, resampled and aligned in the same way.
+Lids are the lid contours of meshes, resampled to thirds between the canthi as annotators of 300-W place them,
+and moved by their mean difference from manual templates; `LID_KNOTS` maps their apertures to those of the
+annotators. Exact labels of rendered heads are resampled and aligned in the same way.
 """
 
 from __future__ import annotations
@@ -60,26 +60,26 @@ OPEN_WEIGHTS = {
     "clips_384": 2.0,
     "winks_composite": 2.0,
 }
-"""Freely licensed faces, and the relative weight of a face of each file."""
+"""Files of freely licensed faces, and the relative weight of a face of each file."""
 RESEARCH_WEIGHTS = {"yale": 1.5, "lfw_eyes": 1.0, "webmorph_3dsk": 3.0, "mead_384": 1.5}
-"""Faces for research only, with automatic labels or templates."""
-BY_HAND_WEIGHT = 2.5
-"""The same for manually labelled faces."""
+"""The same for faces for research only with automatic labels or templates."""
+MANUAL_WEIGHT = 2.5
+"""Relative weight of a manually labelled face."""
 
 LID_KNOTS = {
     "open": ((0.065, 0.20), (0.0, 0.20)),
     "research": ((0.06, 0.10, 0.18, 0.30, 0.40), (0.0, 0.09, 0.215, 0.345, 0.44)),
 }
-"""Apertures (height over width) of the mesh and of the label, for `research` of manual labels."""
+"""Apertures (height over width) of meshes, and the label's apertures to which they are mapped."""
 WINK_SHUT = 0.10
-"""Apertures of the mesh up to which the shut eye of a composite wink is shut: meshes do not know winks."""
+"""Largest aperture of a mesh that is mapped to 0 at the shut eye of a composite wink; meshes miss winks."""
 IRIS_APERTURE = 0.10
 """Smallest aperture with labels of the iris."""
 NARROWEST_EYE = 0.45
-"""Smallest width of an eye relative to the other one; narrower ones are on the far side."""
+"""Smallest width of an eye relative to the other one; narrower eyes are on the far side and not used."""
 EYE_PATCH, MOUTH_PATCH = 80, 84
 EYE_REACH, MOUTH_REACH = EYE_PATCH / EYE_SIZE, MOUTH_PATCH / MOUTH_SIZE
-"""Sides of the stored patches relative to those of the networks' crops, for augmentation."""
+"""Sides of stored patches relative to the networks' crops; the margin is used in augmentation."""
 
 _IRIS = np.array([[468, 469, 471], [473, 474, 476]])  # centre and ends of the horizontal diameter
 _SIDES = (36, 42)
@@ -87,21 +87,20 @@ _SIDES = (36, 42)
 
 @dataclass(frozen=True)
 class PartFaces:
-    """Crops of eyes (left ones mirrored) and mouths with their labels, fractions of the crop, x then y."""
+    """Patches of eyes (left eyes mirrored) and mouths; labels are fractions of the crop, x before y."""
 
-    eyes: npt.NDArray[np.uint8]  # (E, 80, 80); grey levels; the network's crop and its surroundings
+    eyes: npt.NDArray[np.uint8]  # (E, 80, 80); greyscale; the network's crop and its surroundings
     lids: npt.NDArray[np.float32]  # (E, 6, 2)
-    # (E, 3); centre x, centre y and horizontal diameter; NaN where it is hidden
-    iris: npt.NDArray[np.float32]
+    iris: npt.NDArray[np.float32]  # (E, 3); centre x, centre y, horizontal diameter; NaN if hidden
     eye_weight: npt.NDArray[np.float32]  # (E,)
-    eye_face: npt.NDArray[np.int64]  # (E,); number of the face; its right eye comes first
+    eye_face: npt.NDArray[np.int64]  # (E,); number of the face, ascending; right eyes first
     mouths: npt.NDArray[np.uint8]  # (N, 84, 84, 3); RGB
     lips: npt.NDArray[np.float32]  # (N, 20, 2)
     mouth_weight: npt.NDArray[np.float32]  # (N,)
 
 
 def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the mean height of eyes over their width, of lids (..., 6, 2) in the order of the right eye."""
+    """Return the apertures, mean height over width, of lids (..., 6, 2) in the order of the right eye."""
     points = np.asarray(lids, dtype=np.float64)
     across = points[..., 3, :] - points[..., 0, :]
     width = np.maximum(np.linalg.norm(across, axis=-1), 1e-6)
@@ -118,17 +117,19 @@ def mesh_lids(mesh: npt.NDArray[np.floating]) -> Floats:
 
 
 def mesh_lips(mesh: Floats, calibration: Calibration) -> Floats:
-    """Return the lips of a mesh (478, 3), (20, 2): the nearest vertices, corrected by the templates."""
+    """Return the lips of a mesh (478, 3), (20, 2): the nearest vertices, corrected by the calibration."""
     scale, rotation, _ = pose_of(mesh, calibration.mean)
     moved = mesh[MESH_68[MOUTH]] + scale * calibration.offsets[MOUTH] @ rotation.T
     return np.asarray(moved[:, :2])
 
 
 def close_lids(lids: Floats, knots: tuple[tuple[float, ...], tuple[float, ...]]) -> Floats:
-    """Return lids (6, 2) whose aperture is mapped from `knots[0]` to `knots[1]`, linearly between them."""
+    """Return lids (6, 2) with the aperture mapped from `knots[0]` to `knots[1]`, piecewise linearly."""
     aperture = float(apertures(lids))
-    given, wanted = knots
-    target = float(np.interp(aperture, given, wanted)) + max(aperture - given[-1], 0.0)
+    mesh_apertures, label_apertures = knots
+    target = float(np.interp(aperture, mesh_apertures, label_apertures)) + max(
+        aperture - mesh_apertures[-1], 0.0
+    )
     share = min(max(target / aperture, 0.0), 2.0) if aperture > 1e-3 else 0.0
     closed = lids.copy()
     for upper, lower in ((1, 5), (2, 4)):
@@ -139,14 +140,14 @@ def close_lids(lids: Floats, knots: tuple[tuple[float, ...], tuple[float, ...]])
 
 
 def in_thirds(lids: Floats) -> Floats:
-    """Return lids (6, 2) moved along smooth curves through them to thirds of each curve's length."""
+    """Resample lids (6, 2) to thirds of the length of smooth curves through them."""
     upper = resampled(_cubic(lids[[0, 1, 2, 3]]), 4)
     lower = resampled(_cubic(lids[[3, 4, 5, 0]]), 4)
     return np.concatenate([upper[:3], lower[:3]])
 
 
 def _cubic(points: Floats) -> Floats:
-    """Return 33 points of the cubic curve through four points, parametrised by chord length."""
+    """Return 33 points on the cubic curve through four points, parametrised by chord length."""
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     at = lengths / max(lengths[-1], 1e-6)
     if np.min(np.diff(at)) < 1e-3:
@@ -156,7 +157,7 @@ def _cubic(points: Floats) -> Floats:
 
 
 def lid_offset(data: Path) -> Floats:
-    """Return the mean difference of template and mesh lids, (6, 2), in eye widths along and across an eye."""
+    """Return the mean difference of template and mesh lids, (6, 2), eye widths along and across the eye."""
     offsets = []
     for name in ("london_neutral", "canada", "webmorph_composite"):
         with np.load(data / "landmarks_open" / f"{name}.npz", allow_pickle=False) as arrays:
@@ -169,7 +170,7 @@ def lid_offset(data: Path) -> Floats:
 
 
 def _lid_offsets(marked: npt.NDArray[np.floating], mesh: npt.NDArray[np.floating]) -> list[Floats]:
-    """Return the differences of lids, (12, 2), from those of a mesh, (6, 2) for each eye, as `lid_offset`."""
+    """Return the differences of lids, (12, 2), from a mesh, (6, 2) for each eye, as `lid_offset` does."""
     offsets = []
     for side, (truth, lids) in enumerate(zip(marked.reshape(2, 6, 2), mesh_lids(mesh), strict=True)):
         axes, width = _eye_axes(lids)
@@ -186,7 +187,7 @@ def _eye_axes(lids: Floats) -> tuple[Floats, float]:
 
 
 def _mirrored(lids: Floats, width: float) -> Floats:
-    """Return the lids (6, 2) of one eye in a mirrored picture, in the order of the other."""
+    """Mirror the lids (6, 2) of an eye about half of `width`, in the order of the other eye."""
     flipped = lids[[3, 2, 1, 0, 5, 4]].copy()
     flipped[:, 0] = width - flipped[:, 0]
     return flipped
@@ -194,22 +195,22 @@ def _mirrored(lids: Floats, width: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Labeller:
-    """Conversion of the arrays of a file to landmarks and irises."""
+    """Conversion from the arrays of a file to landmarks and irises."""
 
     bundle: str
     calibration: Calibration
     offset: Floats
-    reading: Any
+    regression: Any
 
     def faces(self, stem: str, arrays: Mapping[str, npt.NDArray[Any]], i: int) -> tuple[Floats, Floats]:
-        """Return the landmarks (68, 2) and the irises (2, 3) of a face; NaN where unknown."""
+        """Return the landmarks (68, 2) and the irises (2, 3) of face `i`; NaN if unknown."""
         mesh = arrays["mesh478_x64"][i].astype(np.float64) / 64
         known = mesh[:, 0].min() > -256
         exact = "landmarks" in arrays
         if exact:
             landmarks = arrays["landmarks"][i].astype(np.float64)
-        elif self.bundle == "research" and self.reading is not None:
-            landmarks = read_landmarks(mesh[None].astype(np.float32), self.reading)[0].astype(np.float64)
+        elif self.bundle == "research" and self.regression is not None:
+            landmarks = read_landmarks(mesh[None].astype(np.float32), self.regression)[0].astype(np.float64)
         else:
             landmarks = mesh[MESH_68, :2].copy()
             landmarks[48:] = mesh_lips(mesh, self.calibration)
@@ -226,13 +227,13 @@ class _Labeller:
                 apart = np.linalg.norm(iris[:, :2] - found, axis=1) / max(float(inter_ocular(landmarks)), 1.0)
                 iris[apart > 0.1] = np.nan
             return landmarks, iris
-        self._put_lids(landmarks, mesh, str(arrays["side"][i]) if "side" in arrays else "")
+        self._set_lids(landmarks, mesh, str(arrays["side"][i]) if "side" in arrays else "")
         if "template189" in arrays:
             for number, point in template_landmarks(arrays["template189"][i].astype(np.float64)).items():
                 landmarks[number] = point
         return landmarks, iris
 
-    def _put_lids(self, landmarks: Floats, mesh: Floats, winking: str) -> None:
+    def _set_lids(self, landmarks: Floats, mesh: Floats, winking: str) -> None:
         for side, lids in enumerate(mesh_lids(mesh)):
             axes, width = _eye_axes(lids)
             offset = self.offset if side == 0 else _mirrored(self.offset, 0.0)
@@ -245,8 +246,8 @@ class _Labeller:
             landmarks[first : first + 6] = close_lids(lids + width * offset @ axes.T, (given, wanted))
 
 
-def _hand_reading(data: Path) -> tuple[Any, Floats]:
-    """Return the regression from meshes to manual landmarks, and the offset of manual lids."""
+def _manual_regression(data: Path) -> tuple[Any, Floats]:
+    """Return the regression from meshes to manual landmarks, and the `lid_offset` of manual lids."""
     meshes, landmarks, offsets = [], [], []
     for path in LABELLED:
         with np.load(data / path, allow_pickle=False) as arrays:
@@ -258,19 +259,19 @@ def _hand_reading(data: Path) -> tuple[Any, Floats]:
     for mesh, truth in zip(np.concatenate(meshes), np.concatenate(landmarks), strict=True):
         for offset in _lid_offsets(truth[36:48], mesh):
             offset[[1, 5], 1], offset[[2, 4], 1] = offset[[1, 5], 1].mean(), offset[[2, 4], 1].mean()
-            offsets.append(offset)  # the aperture is corrected by LID_KNOTS
+            offsets.append(offset)  # apertures are corrected by LID_KNOTS
     return fit_reading(np.concatenate(meshes), np.concatenate(landmarks)), np.median(offsets, axis=0)
 
 
 def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
-    """Load the crops of one side of the split; ``open`` uses freely licensed faces only."""
+    """Load the crops on one side of the split; ``open`` uses freely licensed faces only."""
     weights = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN_WEIGHTS.items()}
-    reading, offset = None, lid_offset(data)
+    regression, offset = None, lid_offset(data)
     if bundle == "research":
         weights |= {f"landmarks_research/{name}.npz": weight for name, weight in RESEARCH_WEIGHTS.items()}
-        weights |= dict.fromkeys(LABELLED, BY_HAND_WEIGHT)
-        reading, offset = _hand_reading(data)
-    labeller = _Labeller(bundle, load_calibration(data), offset, reading)
+        weights |= dict.fromkeys(LABELLED, MANUAL_WEIGHT)
+        regression, offset = _manual_regression(data)
+    labeller = _Labeller(bundle, load_calibration(data), offset, regression)
     rows: dict[str, list[Any]] = {name: [] for name in PartFaces.__annotations__}
     faces = 0
     for path, weight in tqdm(weights.items(), desc="crops", unit="file"):
@@ -280,7 +281,7 @@ def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
         stem = Path(path).stem
         labels = [labeller.faces(stem, arrays, int(i)) for i in chosen]
         if stem == "rendered_heads":
-            _take_off_convention(labels, arrays, chosen, labeller.calibration)
+            _align_rendered_lips(labels, arrays, chosen, labeller.calibration)
         for i, (landmarks, irises) in zip(chosen, labels, strict=True):
             image = decode(arrays, int(i))
             inside = arrays["inside68"][i] if "inside68" in arrays else np.ones(68, np.bool_)
@@ -291,13 +292,13 @@ def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
     return PartFaces(**{name: np.asarray(row, kinds.get(name, np.float32)) for name, row in rows.items()})
 
 
-def _take_off_convention(
+def _align_rendered_lips(
     labels: list[tuple[Floats, Floats]],
     arrays: Mapping[str, npt.NDArray[Any]],
     chosen: npt.NDArray[np.int64],
     calibration: Calibration,
 ) -> None:
-    """Move the lips of rendered heads, in place, by their median difference to those of the meshes."""
+    """Move the lips of rendered heads, in place, by their median difference from those of their meshes."""
     frontal, offsets = np.abs(arrays["yaw_pitch_roll"][chosen, 0]) < 20, []
     frames = []
     for i, (landmarks, _) in zip(chosen, labels, strict=True):

@@ -1,4 +1,4 @@
-"""The networks for one eye and for the mouth (torch): a small encoder, heat maps and a regression."""
+"""Networks for one eye and for the mouth in torch: a small encoder, heat maps and a regression."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class PartOutputs(NamedTuple):
-    """What a part network gives in training; coordinates are fractions of the crop, x then y.
+    """Outputs of a part network in training; coordinates are fractions of the crop, x before y.
 
-    `extra` are, of the eye, iris (centre x, y, diameter), logarithm of the centre's spread, logit of a
-    visible iris and logit of a shut eye; of the mouth nothing.
+    For the eye, `extra` has the iris (centre x, y, diameter), the logarithm of the spread of its centre, the
+    logit of a visible iris and the logit of a shut eye; for the mouth it is empty.
     """
 
     landmarks: Tensor
@@ -27,7 +27,7 @@ class PartOutputs(NamedTuple):
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions of which the first halves the size and the second adds to it."""
+    """A 3 x 3 convolution with stride 2, then a residual 3 x 3 convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class Residual(nn.Module):
 
 
 class PartNetwork(nn.Module):
-    """Landmarks of one part of the face: soft-argmax of heat maps mixed with a regression, as in `Pfld`.
+    """Network for one part of the face, which combines heat maps and a regression as `Pfld` does.
 
-    `size` is the side of the input; `count` the number of landmarks; `extra` that of further numbers, by
-    regression alone. With `fine`, the heat maps have half the size of the input, not a quarter.
+    `size` is the side of the input, `count` the number of landmarks, `extra` the number of further outputs,
+    from the regression only. With `fine`, heat maps have half the side of the input instead of a quarter.
     """
 
     def __init__(self, size: int, channels: int, count: int, extra: int = 0, fine: bool = False) -> None:
@@ -77,7 +77,7 @@ class PartNetwork(nn.Module):
                     "heat": nn.Conv2d(24, count, 1),
                 }
             )
-            nn.init.zeros_(self.fine["heat"].weight)  # a coarse network that is trained on starts as it was
+            nn.init.zeros_(self.fine["heat"].weight)  # outputs of a coarse network do not change at first
         cells = size // 2 if fine else size // 4
         ramp = (torch.arange(cells) + 0.5) / cells
         x, y = ramp.repeat(len(ramp)), ramp.repeat_interleave(len(ramp))
@@ -91,7 +91,7 @@ class PartNetwork(nn.Module):
         return self.heads(*self.features(crops))
 
     def features(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the convolutions, which may be of low precision: stages 2 and 3, and the heat maps."""
+        """Run the convolutions, which tolerate low precision; return stages 2 and 3 and the heat maps."""
         f1 = self.stem(crops - 0.5)
         f2 = self.stage2(f1)
         f3 = self.stage3(f2)
@@ -105,7 +105,7 @@ class PartNetwork(nn.Module):
         return f2, f3, heat
 
     def heads(self, f2: Tensor, f3: Tensor, heat: Tensor) -> PartOutputs:
-        """Run the heads on what `features` gives, in float32."""
+        """Run the heads on the output of `features`, in float32."""
         moments = heat.flatten(2).softmax(-1) @ self.places
         by_heat = moments[..., :2]
         variance = moments[..., 2] - (by_heat**2).sum(-1)
@@ -121,7 +121,7 @@ class PartNetwork(nn.Module):
 
 
 class ExportedEye(nn.Module):
-    """The eye network as it is exported: RGB in, probabilities and spreads out."""
+    """Eye network for the export: RGB input; probabilities and scaled spreads as outputs."""
 
     def __init__(self, network: PartNetwork, sigma_scale: float, iris_scale: float) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class ExportedEye(nn.Module):
 
 
 class ExportedMouth(nn.Module):
-    """The mouth network as it is exported."""
+    """Mouth network for the export, with scaled spreads."""
 
     def __init__(self, network: PartNetwork, sigma_scale: float) -> None:
         super().__init__()

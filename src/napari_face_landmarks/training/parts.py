@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from napari_face_landmarks.evaluation.metrics import roc_area
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIDE, EYE_SIZE, MOUTH_SIDE, MOUTH_SIZE
@@ -39,14 +40,12 @@ from napari_face_landmarks.training.pfld import movement_error
 Floats = npt.NDArray[np.float32]
 
 SHIFT, SCALE, ROLL = 0.055, 0.10, math.radians(5.5)
-"""Standard deviations of where PFLD's landmarks put a crop: of its side, logarithm, radians.
-
-About 4 % of the inter-ocular distance.
-"""
+"""Standard deviations of crops placed by PFLD, whose error is about 4 % of the inter-ocular distance: shift
+in crop sides, logarithm of the side, radians."""
 SHUT, HALF = 0.06, 0.17
-"""Apertures up to which an eye counts as shut and half shut when batches are balanced."""
+"""Largest apertures of shut and of half-shut eyes in the balance of batches."""
 CLOSED, WIDE = 0.03, 0.16
-"""Openings (of the crop's side) up to which a mouth counts as closed, and from which as wide open."""
+"""Largest opening of closed mouths and smallest one of wide-open mouths, fractions of the crop's side."""
 EYE_SHARES = (0.22, 0.16, 0.62)
 MOUTH_SHARES = (0.40, 0.38, 0.22)
 """Shares of the three states in each batch."""
@@ -55,12 +54,12 @@ HELD_OUT_SEED = 11
 FOLLOWED_SHARE = 3.0
 """Weight of `movement_loss`."""
 EXTRA = 6
-"""Numbers that the eye's network gives besides landmarks."""
+"""Number of outputs of the eye network in addition to landmarks."""
 
 
 @dataclass(frozen=True)
 class PartsPlan:
-    """What a training run is made of; all of it goes into the checkpoint and the metrics."""
+    """Parameters of a training run; all are stored in the metrics."""
 
     steps: int = 5000
     batch: int = 64
@@ -74,7 +73,7 @@ class PartsPlan:
     drawn_share: float = 0.3
     twin_share: float = 0.5
     mild_share: float = 0.15
-    kept_share: float = 0.3  # weight of the network that training began with in the exported average
+    kept_share: float = 0.3  # share of the initial network in the exported average
     seed: int = 2026
     threads: int = 1
 
@@ -83,24 +82,24 @@ class PartsPlan:
 class Part:
     """The crops of one part of the face."""
 
-    name: str  # {"eye", "mouth"}
-    patches: npt.NDArray[np.uint8]  # (N, P, P) or (N, P, P, 3); what is kept of each picture
-    # (N, L, 2); landmarks, and of eyes both ends of the iris's horizontal diameter; fractions of the crop
+    name: str  # "eye" or "mouth"
+    patches: npt.NDArray[np.uint8]  # (N, P, P) or (N, P, P, 3); crops with a margin
+    # (N, L, 2); landmarks, of eyes also both ends of the horizontal diameter of the iris; crop fractions
     labels: Floats
-    known: npt.NDArray[np.bool_]  # (N, L)
-    chance: npt.NDArray[np.float64]  # (N,); with which training draws each
+    known: npt.NDArray[np.bool_]  # (N, L); False for hidden irises
+    chance: npt.NDArray[np.float64]  # (N,); probability of each patch in training
     face: npt.NDArray[np.int64]  # (N,); number of the face
     size: int  # side of the network's input
-    reach: float  # side of a patch over that of the crop
+    reach: float  # side of a patch over the side of the crop
 
     @property
     def unit(self) -> float:
-        """About the outer-eye distance in pixels of the network's input."""
+        """Approximate outer-eye distance in pixels of the network's input."""
         return self.size / (EYE_SIDE if self.name == "eye" else MOUTH_SIDE)
 
 
 def part_of(faces: PartFaces, name: str) -> Part:
-    """Return the eyes or the mouths of labelled faces, with the chance of each state balanced."""
+    """Return the eyes or the mouths of labelled faces with balanced probabilities of their states."""
     if name == "mouth":
         opening = (faces.lips[:, 18] - faces.lips[:, 14])[:, 1]
         state = np.digitize(opening, (CLOSED, WIDE))
@@ -136,8 +135,8 @@ def part_network(name: str) -> PartNetwork:
 def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
     """Return augmented crops of a part and their labels.
 
-    ``images`` (B, S, S) or (B, S, S, 3), 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L); ``twin`` (B,): the
-    row of the same crop with its skin moved, or of the crop itself.
+    These are ``images`` (B, S, S) or (B, S, S, 3), 0 to 1, ``labels`` (B, L, 2), ``known`` (B, L), and
+    ``twin`` (B,), the row of the same crop with moved skin, or its own row.
     """
     twins = round(plan.batch * plan.twin_share / 2) if part.name == "mouth" else 0
     rows = rng.choice(len(part.chance), plan.batch, p=part.chance)
@@ -151,23 +150,23 @@ def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDA
     images, labels = [], []
     for k, (row, is_mild) in enumerate(zip(rows, mild, strict=True)):
         warped = k >= twins if k < 2 * twins else not is_mild and rng.random() < plan.warped_share
-        own = np.random.default_rng(seeds[k])
-        image, label = _crop(part, int(row), own, warped, 0.6 if is_mild else 1.0, single=k < 2 * twins)
+        crop_rng = np.random.default_rng(seeds[k])
+        image, label = _crop(part, int(row), crop_rng, warped, 0.6 if is_mild else 1.0, single=k < 2 * twins)
         if not is_mild:
-            later = np.random.default_rng(seeds[k] + 1)
+            change_rng = np.random.default_rng(seeds[k] + 1)
             if k >= 2 * twins:
-                if later.random() < plan.drawn_share:
-                    image = draw_on_part(image, label * part.size - 0.5, part.unit, later)
-                if later.random() < plan.covered_share:
-                    cover(image, part.patches[rng.integers(len(part.patches))], later)
-            image = soften(image, part.unit, later)
+                if change_rng.random() < plan.drawn_share:
+                    image = draw_on_part(image, label * part.size - 0.5, part.unit, change_rng)
+                if change_rng.random() < plan.covered_share:
+                    cover(image, part.patches[rng.integers(len(part.patches))], change_rng)
+            image = soften(image, part.unit, change_rng)
         images.append(image)
         labels.append(label)
-    # twins in one light: else the difference of two lights hides how the skin moved
+    # twins share their light: different light would hide how the skin moved
     light_seed = int(rng.integers(2**31))
     lit = [
-        light(group.astype(np.float32), mild_ones, np.random.default_rng([light_seed, number]))
-        for number, group, mild_ones in zip(
+        light(group.astype(np.float32), mild_group, np.random.default_rng([light_seed, number]))
+        for number, group, mild_group in zip(
             (0, 0, 1),
             *(np.split(array, [twins, 2 * twins]) for array in (np.stack(images), mild)),
             strict=True,
@@ -184,7 +183,7 @@ def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDA
 def _crop(
     part: Part, row: int, rng: Generator, warped: bool, jitter: float, single: bool = False
 ) -> tuple[Image, Floats]:
-    """Return a crop where PFLD might place it, its skin moved on request, and its labels."""
+    """Return a crop jittered like those placed by PFLD, if `warped` with moved skin, and its labels."""
     size = part.patches.shape[1]
     side = size / part.reach
     points = (part.labels[row] - 0.5) * side + size / 2 - 0.5  # pixels of the patch
@@ -220,11 +219,11 @@ def _crop(
 
 
 def skin_bumps(part: Part, points: Floats, side: float, rng: Generator, single: bool = False) -> Floats:
-    """Draw smooth displacements, (B, 5), about some landmarks, or a `single` one: weakness, swelling."""
+    """Draw bumps (as `soft_tissue_bumps`), (B, 5), at some groups of landmarks or at a `single` one."""
     groups: tuple[tuple[tuple[int, ...], float], ...]  # landmarks, share of the movement that is sideways
     if part.name == "eye":
         aperture = max(float(apertures(points[:6])), 0.0)
-        # never the lids of a shut eye apart; of an open one as far as they may still be told
+        # displacements increase with the aperture, so that the lids of shut eyes hardly separate
         groups = (((1, 2), 0.5), ((4, 5), 0.5), ((0,), 0.5), ((3,), 0.5), ((0, 1), 0.5), ((2, 3), 0.5))
         width, amount, reach = float(np.linalg.norm(points[3] - points[0])), 0.03 + 0.12 * aperture, 0.35
     else:
@@ -254,12 +253,12 @@ def skin_bumps(part: Part, points: Floats, side: float, rng: Generator, single: 
 
 
 def cover(image: Image, other: Image, rng: Generator) -> None:
-    """Occlude a crop in place: glasses, strokes, hair, a hand or a border; `other` gives a texture."""
+    """Occlude a crop in place: glasses, strokes, hair, a hand or a border; `other` is a texture."""
     size = image.shape[0]
     shape = np.zeros(image.shape[:2], np.uint8)
     kind, centre = rng.random(), rng.uniform(0.1, 0.9, 2) * size
     strength, pen = rng.uniform(0.5, 1.0), rng.uniform(0, 255, 3 if image.ndim == 3 else 1)
-    if kind < 0.25:  # the rim of glasses
+    if kind < 0.25:  # rim of glasses
         centre = size * (0.5 + rng.normal(0, 0.15, 2))
         axes = tuple(int(size * v) for v in rng.uniform((0.3, 0.2), (0.7, 0.5)))
         first_end, last_end = (0.0, 360.0) if rng.random() < 0.6 else rng.uniform(0, 360, 2).tolist()
@@ -287,22 +286,22 @@ def cover(image: Image, other: Image, rng: Generator) -> None:
             axes = tuple(int(v) for v in rng.integers(1, max(size // 9, 2), 2))
             cv2.ellipse(shape, tuple(int(v) for v in at), axes, rng.uniform(0, 180), 0, 360, 255, -1)
         pen = np.full_like(pen, 255.0) if rng.random() < 0.5 else pen
-    else:  # a hand, a patch, the border of the picture
+    else:  # a hand, a patch, the border of the image
         angle = rng.uniform(0, 2 * math.pi)
         normal = np.array([math.cos(angle), math.sin(angle)])
         y, x = np.mgrid[:size, :size] - size / 2
         edge = rng.uniform(-0.25, 0.45) * size
-        far = x * normal[0] + y * normal[1] > edge
+        covered = x * normal[0] + y * normal[1] > edge
         if rng.random() < 0.5:
-            far &= (
+            covered &= (
                 np.abs(x * normal[1] - y * normal[0] - rng.normal(0, 0.3 * size))
                 < rng.uniform(0.08, 0.3) * size
             )
-        shape[far] = 255
+        shape[covered] = 255
         strength = 1.0
         if rng.random() < 0.6:
             texture = cv2.resize(other, (size, size))
-            image[far] = texture[far]
+            image[covered] = texture[covered]
             return
         pen = np.asarray(image[rng.integers(size), rng.integers(size)], np.float64).reshape(-1)
     alpha = shape.astype(np.float32) * (strength / 255)
@@ -312,7 +311,7 @@ def cover(image: Image, other: Image, rng: Generator) -> None:
 
 
 def soften(image: Image, unit: float, rng: Generator) -> Image:
-    """Return a crop as of a smaller, blurred or compressed picture; `unit` is the outer-eye distance, px."""
+    """Downscale, blur or compress a crop at random; `unit` is the outer-eye distance, px."""
     size = image.shape[0]
     if rng.random() < 0.3:
         small = max(round(size * rng.uniform(0.22, 0.9)), 8)
@@ -328,7 +327,7 @@ def soften(image: Image, unit: float, rng: Generator) -> Image:
 
 
 def light(images: Floats, mild: npt.NDArray[np.bool_], rng: Generator) -> Floats:
-    """Return crops (B, S, S) or (B, S, S, 3), 0 to 255, in other lights and with noise."""
+    """Change light and colour of crops, (B, S, S) or (B, S, S, 3), 0 to 255, and add noise."""
     count, size = len(images), images.shape[1]
     colour = images.ndim == 4
     each = (count, 1, 1, 1) if colour else (count, 1, 1)
@@ -354,8 +353,8 @@ def light(images: Floats, mild: npt.NDArray[np.bool_], rng: Generator) -> Floats
     gain = np.exp(power * draw(1.0, rng.normal(0, 0.25, count), 0.0))
     images = ((images - mean) * gain + mean + power * draw(1.0, rng.normal(0, 22, count), 0.0)) * dark
     gamma = np.exp(power * draw(0.3, rng.normal(0, 0.35, count), 0.0))
-    bent = gamma.reshape(-1) != 1
-    images[bent] = 255 * np.clip(images[bent] / 255, 0, 1) ** gamma[bent]
+    curved = gamma.reshape(-1) != 1
+    images[curved] = 255 * np.clip(images[curved] / 255, 0, 1) ** gamma[curved]
     noise = power * draw(0.3, rng.uniform(1, 10, count), 0.0)
     noisy = noise.reshape(-1) > 0
     images[noisy] += noise[noisy] * rng.standard_normal(images[noisy].shape, dtype=np.float32)
@@ -363,7 +362,7 @@ def light(images: Floats, mild: npt.NDArray[np.bool_], rng: Generator) -> Floats
 
 
 def held_out_crops(part: Part) -> tuple[Floats, Floats]:
-    """Return crops of held-out pictures as PFLD would place them, 0 to 1, and their labels."""
+    """Return held-out crops, 0 to 1, jittered like those placed by PFLD, and their labels."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     made = [_crop(part, row, rng, False, 1.0) for row in range(len(part.patches))]
     images = np.stack([image for image, _ in made]).astype(np.float32) / np.float32(255)
@@ -371,14 +370,14 @@ def held_out_crops(part: Part) -> tuple[Floats, Floats]:
 
 
 def to_tensor(images: Floats) -> Tensor:
-    """Return crops as the network takes them, (B, channels, S, S)."""
+    """Return crops as input of the network, (B, channels, S, S)."""
     if images.ndim == 3:
         return torch.from_numpy(images[:, None])
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 def part_loss(name: str, outputs: PartOutputs, labels: Tensor, known: Tensor, size: int) -> Tensor:
-    """Return the loss of a batch: distances, spreads, and the differences that measures are made of."""
+    """Return the loss of a batch: distances, differences between landmarks, spreads, iris, shut eyes."""
     count = outputs.landmarks.shape[1]
     truth = labels[:, :count]
     loss = torch.zeros(())
@@ -399,22 +398,22 @@ def part_loss(name: str, outputs: PartOutputs, labels: Tensor, known: Tensor, si
     loss = loss + 0.2 * _likelihood(outputs.landmarks, truth, outputs.log_sigma).mean()
     if name == "mouth":
         return loss
-    extra, seen = outputs.extra, known[:, count].float()
+    extra, visible = outputs.extra, known[:, count].float()
     first, last = labels[:, count], labels[:, count + 1]
     centre, diameter = (first + last) / 2, (last - first).norm(dim=-1)
     error = (extra[:, :2] - centre) * size
     size_error = (extra[:, 2] - diameter) * size
-    of_iris = torch.sqrt((error**2).sum(-1) + SOFTNESS**2) + torch.sqrt(size_error**2 + SOFTNESS**2)
-    of_iris = of_iris + 0.2 * _likelihood(extra[:, :2], centre, extra[:, 3] - 3.0)
-    loss = loss + 0.7 * (of_iris * seen).mean()
+    iris_loss = torch.sqrt((error**2).sum(-1) + SOFTNESS**2) + torch.sqrt(size_error**2 + SOFTNESS**2)
+    iris_loss = iris_loss + 0.2 * _likelihood(extra[:, :2], centre, extra[:, 3] - 3.0)
+    loss = loss + 0.7 * (iris_loss * visible).mean()
     aperture = _aperture(truth)
     shut = ((0.14 - aperture) / 0.10).clamp(0, 1)
-    loss = loss + 0.3 * nn.functional.binary_cross_entropy_with_logits(extra[:, 4], seen)
+    loss = loss + 0.3 * nn.functional.binary_cross_entropy_with_logits(extra[:, 4], visible)
     return loss + 0.5 * nn.functional.binary_cross_entropy_with_logits(extra[:, 5], shut)
 
 
 def movement_loss(outputs: PartOutputs, labels: Tensor, twin: Tensor, size: int) -> Tensor:
-    """Return how far landmarks fail to follow the known movements between twins, pixels of the crop."""
+    """Return the errors of the known movements between twins, pixels of the crop."""
     shares = (outputs.landmarks, 1.0), (outputs.heat_landmarks, 0.3), (outputs.global_landmarks, 0.3)
     losses = [share * movement_error(found * size, labels * size, twin, SOFTNESS) for found, share in shares]
     return torch.stack(losses).sum()
@@ -432,15 +431,15 @@ def _aperture(lids: Tensor) -> Tensor:
 
 
 def predict_crops(network: PartNetwork, images: Floats) -> PartOutputs:
-    """Run a network on crops, 0 to 1, and return what it gives of all of them."""
+    """Run a network in batches on crops, 0 to 1; return the concatenated outputs."""
     network.eval()
     with torch.no_grad():
         parts = [network(to_tensor(images[first : first + 512])) for first in range(0, len(images), 512)]
     return PartOutputs(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def evaluate(network: PartNetwork, part: Part, images: Floats, labels: Floats) -> dict[str, float]:
-    """Measure a network on held-out crops: errors in eye or mouth widths, slopes, apertures, iris."""
+def evaluate(network: PartNetwork, part: Part, images: Floats, labels: Floats) -> dict[str, Any]:
+    """Return metrics on held-out crops: errors in eye or mouth widths, slopes, apertures, iris."""
     outputs = predict_crops(network, images)
     found = outputs.landmarks.numpy()
     count = found.shape[1]
@@ -449,7 +448,7 @@ def evaluate(network: PartNetwork, part: Part, images: Floats, labels: Floats) -
     width = np.linalg.norm(truth[:, ends[1]] - truth[:, ends[0]], axis=1)
     error = np.linalg.norm(found - truth, axis=2)
     sigma = np.exp(outputs.log_sigma.numpy().clip(-8, 1))
-    result = {
+    result: dict[str, Any] = {
         "error": float(np.median(error.mean(axis=1) / width)),
         "sigma_ratio": float(np.sqrt(np.median(error**2 / (2 * sigma**2)) / math.log(2))),
     }
@@ -466,15 +465,15 @@ def evaluate(network: PartNetwork, part: Part, images: Floats, labels: Floats) -
     result["aperture_slope"], result["aperture_correlation"] = _slope(by_model, by_label)
     result["shut"], result["open"] = float(by_model[shut].mean()), float(by_model[opened].mean())
     result["shut_95"] = float(np.percentile(by_model[shut], 95))
-    result["roc_area"] = roc_area(-by_model[shut], -by_model[opened])
-    logit = outputs.extra[:, 5].numpy()
-    result["roc_area_shut"] = roc_area(logit[shut], logit[opened])
-    seen = part.known[:, count]
-    first, last = labels[seen, count], labels[seen, count + 1]
-    extra = outputs.extra.numpy()[seen]
+    either = shut | opened
+    result["roc_area"] = roc_area(by_model[either], opened[either])
+    result["roc_area_shut"] = roc_area(outputs.extra[either, 5].numpy(), shut[either])
+    visible = part.known[:, count]
+    first, last = labels[visible, count], labels[visible, count + 1]
+    extra = outputs.extra.numpy()[visible]
     diameter = np.linalg.norm(last - first, axis=1)
     apart = np.linalg.norm(extra[:, :2] - (first + last) / 2, axis=1)
-    result["iris_centre"] = float(np.median(apart / width[seen]))
+    result["iris_centre"] = float(np.median(apart / width[visible]))
     result["iris_diameter"] = float(np.median(np.abs(extra[:, 2] / diameter - 1)))
     spread = np.exp(extra[:, 3].clip(-5, 4) - 3)
     result["iris_sigma_ratio"] = float(np.sqrt(np.median(apart**2 / (2 * spread**2)) / math.log(2)))
@@ -483,10 +482,10 @@ def evaluate(network: PartNetwork, part: Part, images: Floats, labels: Floats) -
 
 
 def wink_ratio(part: Part, by_model: npt.NDArray[np.float64], by_label: npt.NDArray[np.float64]) -> float:
-    """Return the mean aperture of the shut over that of the open eye, of faces with one of either."""
+    """Return the mean aperture of shut eyes over that of open eyes, on faces with one of each."""
     ratios = []
-    first = np.flatnonzero(part.face[1:] == part.face[:-1])
-    for row in first:
+    pairs = np.flatnonzero(part.face[1:] == part.face[:-1])
+    for row in pairs:
         pair = np.array([row, row + 1])
         pair = pair[np.argsort(by_label[pair])]
         if by_label[pair[0]] < 0.03 and by_label[pair[1]] > 0.18:
@@ -495,24 +494,17 @@ def wink_ratio(part: Part, by_model: npt.NDArray[np.float64], by_label: npt.NDAr
     return float(shut / opened)
 
 
-def roc_area(positive: npt.NDArray[np.floating], negative: npt.NDArray[np.floating]) -> float:
-    """Return the chance that one of the positives is larger than one of the negatives."""
-    order = np.sort(negative)
-    below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
-    return float(below.mean() / (2 * len(order)))
-
-
 def _slope(found: npt.NDArray[np.floating], truth: npt.NDArray[np.floating]) -> tuple[float, float]:
     return float(np.polyfit(truth, found, 1)[0]), float(np.corrcoef(truth, found)[0, 1])
 
 
 def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFaces:
-    """Load the crops from ``OUT/parts.train.npz`` or ``parts.held_out.npz``; make them if it is missing."""
+    """Load the crops from ``OUT/parts.train.npz`` or ``parts.held_out.npz``, which is made if missing."""
     path = out / f"parts.{'held_out' if held_out else 'train'}.npz"
     if not path.exists():
         faces = load_parts(data, bundle, held_out)
-        with replacing(path) as part:
-            np.savez(part, **vars(faces))
+        with replacing(path) as temporary:
+            np.savez(temporary, **vars(faces))
         return faces
     with np.load(path, allow_pickle=False) as archive:
         return PartFaces(**{item.name: archive[item.name] for item in fields(PartFaces)})
@@ -521,19 +513,19 @@ def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFace
 def train(
     data: Path, out: Path, bundle: str, name: str, plan: PartsPlan, start: Path | None = None
 ) -> dict[str, Any]:
-    """Train the network of a part, "eye" or "mouth", or resume it; export its average, return the metrics."""
+    """Train the network of a part, "eye" or "mouth", or resume; export its average, return the metrics."""
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(plan.seed)
     out.mkdir(parents=True, exist_ok=True)
     part = part_of(load_or_make(data, out, bundle, held_out=False), name)
-    judged = part_of(load_or_make(data, out, bundle, held_out=True), name)
-    images, labels = held_out_crops(judged)
+    held_out = part_of(load_or_make(data, out, bundle, held_out=True), name)
+    images, labels = held_out_crops(held_out)
     network, highest = part_network(name), plan.learning_rate
     if start is not None:
-        _begin_with(network, start, part, plan)
+        _load_start(network, start, part, plan)
         highest = plan.started_rate
-    began, averaged = (copy.deepcopy(network) for _ in range(2))
+    initial, averaged = (copy.deepcopy(network) for _ in range(2))
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
     loop = Loop(out / name, network, averaged, optimiser, plan.ema)
     loop.resume()
@@ -554,8 +546,8 @@ def train(
         loop.descend(loss, clip=20.0)
         if loop.step % plan.evaluate_every and loop.step != plan.steps:
             continue
-        final = averaged if start is None else mixed(averaged, began, plan.kept_share)
-        result = evaluate(final, judged, images, labels)
+        final = averaged if start is None else mixed(averaged, initial, plan.kept_share)
+        result = evaluate(final, held_out, images, labels)
         progress = {"step": loop.step, "seconds": loop.seconds}
         append_row(out / f"{name}.log.csv", {"step": loop.step, "loss": loop.running, **progress, **result})
         metrics = {
@@ -563,7 +555,7 @@ def train(
             "began_with": None if start is None else start.name,
             "plan": asdict(plan),
             "crops": len(part.patches),
-            "held_out_crops": len(judged.patches),
+            "held_out_crops": len(held_out.patches),
             **progress,
             "parameters": sum(p.numel() for p in network.parameters()),
             "held_out": result,
@@ -575,30 +567,31 @@ def train(
     return metrics
 
 
-def mixed(network: PartNetwork, began: PartNetwork, share: float) -> PartNetwork:
-    """Return a network with the mean weights of two, of which `began` has a share (Wortsman et al. 2022).
+def mixed(network: PartNetwork, initial: PartNetwork, share: float) -> PartNetwork:
+    """Return the weighted mean of two networks, in which `initial` has a share (Wortsman et al. 2022).
 
-    What training from `began` gains, for example under blur, is mostly kept, and little else is lost.
+    The mean keeps most gains of the training from `initial`, for example under blur, and reduces losses
+    elsewhere.
     """
     final = copy.deepcopy(network)
     with torch.no_grad():
-        torch._foreach_lerp_(floating(final), floating(began), share)
+        torch._foreach_lerp_(floating(final), floating(initial), share)
     return final
 
 
-def _begin_with(network: PartNetwork, start: Path, part: Part, plan: PartsPlan) -> None:
-    """Give a network the weights of a finished run or, where there are none, those of a bundle's export."""
+def _load_start(network: PartNetwork, start: Path, part: Part, plan: PartsPlan) -> None:
+    """Load the weights of a finished run or, if there are none, of a bundle's exported network."""
     best = start / f"{part.name}.best.pt"
     if best.exists():
         state = torch.load(best, weights_only=True)
-        network.load_state_dict(network.state_dict() | state)  # of a coarser network all but the fine maps
+        network.load_state_dict(network.state_dict() | state)  # a coarse network lacks the fine maps
         return
     batches = [draw_batch(part, plan, np.random.default_rng([plan.seed, 0, k])) for k in range(8)]
     load_exported(network, start / f"{part.name}.onnx", [to_tensor(batch["images"]) for batch in batches])
 
 
 def export_onnx(network: PartNetwork, name: str, path: Path, result: dict[str, float]) -> None:
-    """Write a network as ONNX with its weights in float16, its spreads scaled to the held-out errors."""
+    """Write a network as ONNX with float16 weights, and spreads scaled to the held-out errors."""
     network = copy.deepcopy(network).eval()
     size = EYE_SIZE if name == "eye" else MOUTH_SIZE
     if name == "eye":
@@ -614,8 +607,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     add_options(parser, PartsPlan(), steps="optimiser steps", threads="threads", seed="seed")
     parser.add_argument("--part", choices=("eye", "mouth"), action="append", help="default: both")
-    begun = "folder of a finished run whose weights this one begins with"
-    parser.add_argument("--start", type=Path, help=begun)
+    parser.add_argument(
+        "--start", type=Path, help="folder of a run or bundle whose weights are the initial ones"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Rotate the head in a photograph by means of its face mesh, for poses that the photographs lack.
+"""Rotation of the head in a photograph by means of its face mesh, for poses that photographs lack.
 
 Face profiling as in Zhu et al. 2016 ("Face alignment across large poses: a 3D solution", section 4).
 """
@@ -30,25 +30,24 @@ Floats = npt.NDArray[np.float64]
 RINGS = ((1.3, 0.35, 0.8), (1.75, 0.8, 0.35))
 """Rings around the face: size, depth behind its outline (outer-eye distances), share of the rotation."""
 SKIN = 468
-"""The mesh's vertices on the skin; the last ten are the irises', which closing lids cover."""
+"""Number of vertices on the skin; the ten of the irises, which closing lids cover, are omitted."""
 FRAME_REACH = 4.0
-"""Half the side of the square that bounds the surroundings, outer-eye distances; it does not rotate."""
+"""Half the side of the fixed square around the surroundings, outer-eye distances."""
 FOREHEAD = np.array([10, 338, 297, 332, 284, 251, 389, 162, 21, 54, 103, 67, 109])
 """Vertices of the mesh's upper outline, which closes `MESH_OVAL` over the forehead."""
 
 
 @dataclass(frozen=True)
 class Turner:
-    """Mean mesh, and triangles of mesh and surroundings, shared by all faces."""
+    """Mean mesh, and triangulation of mesh and surroundings for all faces."""
 
     mean: Floats  # (478, 3)
-    outline: npt.NDArray[np.int64]  # (O,); vertices of the whole outline, forehead included
-    # (K, 3); over the skin's vertices, the rings and the frame's eight points
-    triangles: npt.NDArray[np.int64]
+    outline: npt.NDArray[np.int64]  # (O,); vertices of the outline, forehead included
+    triangles: npt.NDArray[np.int64]  # (K, 3); of vertices of the skin, rings and eight points of the square
 
 
 def make_turner(mean: Floats) -> Turner:
-    """Return the triangles of a mean mesh, (478, 3), seen from the front (outer eye corners 1 apart)."""
+    """Triangulate a frontal mean mesh, (478, 3) with outer eye corners 1 apart, and its surroundings."""
     outline = np.unique(np.concatenate([labels.MESH_OVAL, FOREHEAD]))
     around = mean[outline, :2] - mean[outline, :2].mean(axis=0)
     outline = outline[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
@@ -60,41 +59,41 @@ def make_turner(mean: Floats) -> Turner:
 
 
 def load_turner(data: Path) -> Turner:
-    """Return the turner of the mean mesh that the labels are calibrated with."""
+    """Return the turner for the mean mesh of the labels' calibration."""
     return make_turner(labels.load_calibration(data).mean)
 
 
 def _surroundings(
     mesh: Floats, turned: Floats, unit: float, rotation: Floats, outline: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Return skin and surroundings before and after the turn, each (468 + R, 3)."""
-    middle = mesh[outline].mean(axis=0)
+    """Return vertices of skin and surroundings before and after the rotation, (468 + R, 3) each."""
+    centre = mesh[outline].mean(axis=0)
     before, after = [mesh[:SKIN]], [turned[:SKIN]]
     for size, depth, share in RINGS:
-        ring = middle + (mesh[outline] - middle) * [size, size, 1.0] + [0, 0, depth * unit]
-        moved = turned[outline].mean(axis=0) + (ring - middle) @ rotation.T
+        ring = centre + (mesh[outline] - centre) * [size, size, 1.0] + [0, 0, depth * unit]
+        moved = turned[outline].mean(axis=0) + (ring - centre) @ rotation.T
         before.append(ring)
         after.append(share * moved + (1 - share) * ring)
     corners = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]) * FRAME_REACH * unit
-    frame = np.concatenate([middle[:2] + corners, np.full((8, 1), middle[2] + 1.5 * unit)], axis=1)
+    frame = np.concatenate([centre[:2] + corners, np.full((8, 1), centre[2] + 1.5 * unit)], axis=1)
     return np.concatenate([*before, frame]), np.concatenate([*after, frame])
 
 
 def rotation_about(yaw: float, pitch: float) -> Floats:
-    """Return the rotation (3, 3) by yaw, then pitch (radians) in the picture's axes."""
+    """Return the rotation (3, 3) by yaw, then pitch (radians) about the axes of the image."""
     cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     tilt = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     return np.asarray(tilt @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]))
 
 
 def yaw_of_mesh(mesh: Floats, turner: Turner) -> float:
-    """Return how far a face is turned to the side, radians; the sign is that of `turned`'s yaw."""
+    """Return the yaw of a face, radians, with the sign of the yaw of `turned`."""
     rotation = labels.pose_of(mesh, turner.mean)[1]
     return math.atan2(rotation[0, 2], rotation[2, 2])
 
 
 def drawn_expression(mesh: npt.NDArray[np.floating], turner: Turner, rng: np.random.Generator) -> Expression:
-    """Draw an expression that suits a face mesh (478, 3) in the picture."""
+    """Draw an expression for a face mesh (478, 3) in image coordinates."""
     whole = np.asarray(mesh, dtype=np.float64)
     unit, pose, place = labels.pose_of(whole, turner.mean)
     return random_expression((whole - place) @ pose / unit, rng)
@@ -110,25 +109,25 @@ def turned(
     expression: Expression | None = None,
     rng: np.random.Generator | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return the picture with its head turned, and the landmarks as an annotator would see them.
+    """Return an image with rotated head, and the landmarks as an annotator would place them.
 
-    `image` is (H, W, 3), the landmarks (68, 2) and the mesh (478, 3) are in its pixels. Yaw and pitch,
-    radians, are added to the pose. `rng` is used for the inside of a mouth that the `expression` opens.
+    The landmarks (68, 2) and the mesh (478, 3) are in pixels of `image`, (H, W, 3). Yaw and pitch, radians,
+    are added to the pose. `rng` draws the inside of a mouth that `expression` opens.
     """
     whole = np.asarray(mesh, dtype=np.float64)
     unit, pose, place = labels.pose_of(whole, turner.mean)
     points = np.concatenate([landmarks, whole[labels.MESH_68, 2:]], axis=1)
-    bent = whole
+    deformed = whole
     if expression is not None:
         moved = displacement((whole - place) @ pose / unit, expression)
-        bent = whole + unit * moved @ pose.T
+        deformed = whole + unit * moved @ pose.T
         points[17:] += unit * moved[labels.MESH_68[17:]] @ pose.T
         jaw = jaw_displacement((points[:17] - place) @ pose / unit, expression.opening)
         points[:17] += unit * jaw @ pose.T
     rotation = rotation_about(yaw, pitch)
-    # the head turns about a point between the ears, not about its face
+    # the head rotates about a point between the ears
     pivot = whole[turner.outline].mean(axis=0) + np.array([0, 0, 0.3 * unit])
-    after_mesh = (bent - pivot) @ rotation.T + pivot
+    after_mesh = (deformed - pivot) @ rotation.T + pivot
     before, after = _surroundings(whole, after_mesh, unit, rotation, turner.outline)
     picture = draw_triangles(image, before[:, :2], after, turner.triangles)
     if expression is not None and expression.opening > 0 and rng is not None:
@@ -139,7 +138,7 @@ def turned(
 
 
 def _refined_line(jaw: Floats) -> Floats:
-    """Return the jaw with points between; the chin stays in the middle."""
+    """Resample the jaw to more points, with the chin in the middle."""
     half = labels.CONTOUR_POINTS // 2 + 1
     return np.concatenate([labels.resampled(jaw[:9], half), labels.resampled(jaw[8:], half)[1:]])
 
@@ -151,7 +150,7 @@ def draw_triangles(
     after: npt.NDArray[np.float64],
     triangles: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.uint8]:
-    """Draw a picture's triangles (K, 3) from `before`, (N, 2), at `after`, (N, 3), with a depth buffer."""
+    """Draw triangles (K, 3) of an image, moved from `before`, (N, 2), to `after`, (N, 3), by z-buffering."""
     height, width = image.shape[:2]
     result = np.zeros((height, width, 3), np.uint8)
     nearest = np.full((height, width), np.inf)

@@ -1,4 +1,4 @@
-"""Pruning and widening of the blocks of a PFLD with (nearly) the same outputs."""
+"""Pruning and widening of the blocks of PFLD."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_face_landmarks.training.network import InvertedResidual, Middles, Pf
 Doubles = npt.NDArray[np.float64]
 
 RIDGE = 1e-5
-"""Ridge penalty, in units of the channels' mean square."""
+"""Ridge penalty, in mean squares of the channels."""
 
 
 def middles_of(network: Pfld) -> Middles:
@@ -28,7 +28,7 @@ def middles_of(network: Pfld) -> Middles:
 
 
 def is_thinner(middles: Middles, other: Middles) -> bool:
-    """Return whether a block has fewer channels than in the other network."""
+    """Return whether any block has fewer channels than in the other network."""
     return any(here < there for here, there in zip(chain(*middles), chain(*other), strict=True))
 
 
@@ -37,13 +37,13 @@ def _middle(block: InvertedResidual) -> int:
 
 
 def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> Pfld:
-    """Return a network with other widths and (nearly, if pruned) the same outputs; in training mode.
+    """Return a network with other widths and the same outputs (approximately, if pruned), in training mode.
 
-    Pruned blocks: channels are removed one at a time, the best predicted first (Hassibi and Stork 1993,
-    "Optimal Brain Surgeon", equation 5), and the output convolution is refitted to the given network's output
-    (He, Zhang and Sun 2017, arXiv 1707.06168, equation 1). Widened blocks: additional channels have random
-    input and zero output weights (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641). `batches` are some
-    hundreds of training inputs.
+    From pruned blocks channels are removed one at a time, starting with those that the others predict best
+    (Hassibi and Stork 1993, "Optimal Brain Surgeon", equation 5); the output convolution is refitted to the
+    output of the given network (He, Zhang and Sun 2017, arXiv 1707.06168, equation 1). Additional channels of
+    widened blocks have random input weights and zero output weights (Chen, Goodfellow and Shlens 2016, arXiv
+    1511.05641). `batches` are some hundreds of training inputs.
     """
     new: Pfld = Pfld(middles).to(batches[0].device)
     network.eval()
@@ -53,27 +53,27 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
         for name, value in network.state_dict().items():
             if name in own and own[name].shape == value.shape:
                 own[name].copy_(value)
-        entering = [network.stem(batch - 0.5) for batch in batches]
-        ours = entering  # the input of the new network's blocks: the same up to the first one that is pruned
+        inputs = [network.stem(batch - 0.5) for batch in batches]
+        new_inputs = inputs  # input of the new network's blocks: identical up to the first pruned one
         for stage in ("stage2", "stage3", "stage4"):
             for block, new_block in zip(getattr(network, stage), getattr(new, stage), strict=True):
-                targets = [block(x) for x in entering]
+                targets = [block(x) for x in inputs]
                 if isinstance(block, InvertedResidual):
-                    if _middle(new_block) < _middle(block) or ours is not entering:
-                        _fit_block(block, new_block, ours, targets)
-                        ours = [new_block(x) for x in ours]
+                    if _middle(new_block) < _middle(block) or new_inputs is not inputs:
+                        _fit_block(block, new_block, new_inputs, targets)
+                        new_inputs = [new_block(x) for x in new_inputs]
                     else:
                         _widen_block(block, new_block)
-                        ours = targets
+                        new_inputs = targets
                 else:
-                    ours = targets
-                entering = targets
+                    new_inputs = targets
+                inputs = targets
     new.train()
     return new
 
 
 def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
-    """Copy the channels of a block to a wider one, whose additional channels get zero weight."""
+    """Copy the channels of a block to a wider one, with zero output weights for additional channels."""
     count = _middle(block)
     _take_channels(block, new, np.arange(count))
     out, new_out = block.body[2].state_dict(), new.body[2].state_dict()
@@ -85,13 +85,13 @@ def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
             new_out[name].copy_(value)
 
 
-def _take_channels(block: InvertedResidual, new: InvertedResidual, places: npt.NDArray[np.int64]) -> None:
-    """Copy some channels of a block, before its output convolution, to the first ones of another."""
+def _take_channels(block: InvertedResidual, new: InvertedResidual, channels: npt.NDArray[np.int64]) -> None:
+    """Copy the inner channels `channels` of a block to the first ones of another."""
     for part in (0, 1):
         own = new.body[part].state_dict()
         for name, value in block.body[part].state_dict().items():
             if value.ndim:
-                own[name][: len(places)] = value[torch.from_numpy(places).to(value.device)]
+                own[name][: len(channels)] = value[torch.from_numpy(channels).to(value.device)]
             else:
                 own[name].copy_(value)
 
@@ -99,7 +99,7 @@ def _take_channels(block: InvertedResidual, new: InvertedResidual, places: npt.N
 def _fit_block(
     block: InvertedResidual, new: InvertedResidual, inputs: Sequence[Tensor], targets: Sequence[Tensor]
 ) -> None:
-    """Copy the best channels of a block to a narrower one, and refit its output convolution."""
+    """Copy the best channels of a block to a narrower one and refit its output convolution."""
     count = _middle(block)
     kept = min(count, _middle(new))
     gram = np.zeros((count + 1, count + 1))
@@ -129,10 +129,11 @@ def _fit_block(
 
 
 def best_channels(gram: Doubles, cross: Doubles, kept: int) -> tuple[npt.NDArray[np.int64], Doubles]:
-    """Select `kept` of C channels for a linear map to K outputs, by removing one at a time.
+    """Select `kept` of C channels for a linear map to K outputs by backward elimination.
 
-    `gram`, (C + 1, C + 1), are the sums of products of the channels and a constant one, `cross`, (C + 1, K),
-    those with the outputs. Returns the channels, ascending, and the map, (kept + 1, K).
+    `gram`, (C + 1, C + 1), has the sums of products of the channels and a constant 1 with each other,
+    `cross`, (C + 1, K), those with the outputs. Returns the selected channels, ascending, and the map, (kept
+    + 1, K).
     """
     count = len(gram) - 1
     ridged = gram.copy()
