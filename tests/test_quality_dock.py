@@ -178,7 +178,9 @@ def test_a_list_without_frames_says_so_also_where_movements_are_fast(viewer: Any
     dock = open_dock(viewer)
     wait_for_check(dock)
     assert not dock.found.suspects
-    assert dock.statistics.text().startswith("No frame needs a check.\nFast movements are like")
+    told = dock.statistics.text()
+    assert told.startswith("No frame needs a check.\nLook at one all the same")
+    assert "\nFast movements are like" in told
     assert not dock.next_button.isEnabled()
     assert dock.next_button.toolTip() == dock.previous_button.toolTip() == "No frame is in the list."
 

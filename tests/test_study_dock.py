@@ -54,7 +54,8 @@ class FakeBatch:
                 result = FileResult(video, str(path), "done", frames=8, frames_with_faces=6, faces=1)
             options["on_result"](result)
         with open(output / MEASURES_TABLE, "w", newline="", encoding="utf-8") as stream:
-            rows = [["video", "face", "eye_height_right_rest"], [inputs[0], "face 0", 9.5]]
+            names = ["eye_height_right_rest", "lip_aperture_area_peak", "smile_angle_left_range", "blinks"]
+            rows = [["video", "face", *names, "unit"], [inputs[0], "face 0", 9.5, 8, 7, 2, "percent"]]
             csv.writer(stream).writerows(rows)
 
 
@@ -153,7 +154,13 @@ def test_a_folder_is_dropped_tracked_and_its_results_are_opened(
     from qtpy.QtWidgets import QTableWidget
 
     (table,) = study.findChild(QDialog).findChildren(QTableWidget)
-    assert table.verticalHeaderItem(0).text() == "eye height right rest"
+    titles = [table.verticalHeaderItem(row).text() for row in range(4)]
+    assert titles == [
+        "eye height right rest %",
+        "lip aperture area peak %²",
+        "smile angle left range °",
+        "blinks",
+    ]
     assert table.item(0, 0).text() == "9.5"
     study.findChild(QDialog).close()
 

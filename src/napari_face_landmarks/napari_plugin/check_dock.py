@@ -106,6 +106,7 @@ class SuspectsModel(QAbstractListModel):
         return None
 
 
+LOOK_AT_ONE = "Look at one all the same: what is wrong on all frames stands out on none."
 OF_DISTANCE = " of the inter-ocular distance"
 CHECK_EVERY = 1.5  # seconds, while a run goes on
 ORDERS = ("Worst first", "In order of time")
@@ -327,7 +328,8 @@ class QualityDock(FollowingPanel):
         if found.suspects:
             return []
         fast = bool((found.series.movement > self._limits.jump).any())
-        return ["No frame needs a check."] + fast * ["Fast movements are like those around them: no jumps."]
+        told = ["No frame needs a check.", LOOK_AT_ONE]
+        return told + fast * ["Fast movements are like those around them: no jumps."]
 
     def _face(self) -> int:
         face = self.faces.currentData()

@@ -30,6 +30,8 @@ from superqt.utils import create_worker
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.io.formats import FORMATS
+from napari_face_landmarks.measures import MEASURES
+from napari_face_landmarks.measures.plot import unit_symbol
 from napari_face_landmarks.napari_plugin.layers import image_layers, landmark_layers, show_alone
 from napari_face_landmarks.napari_plugin.panels import do_elsewhere
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
@@ -507,14 +509,29 @@ def show_measures(parent: QWidget, path: Path) -> QDialog:
     dialog.resize(720, 480)
     table = QTableWidget(len(measured), len(titles))
     table.setHorizontalHeaderLabels(titles)
-    table.setVerticalHeaderLabels([name.replace("_", " ") for name in measured])
+    unit = str(rows["unit"].iloc[0]) if "unit" in rows and len(rows) else ""
+    table.setVerticalHeaderLabels(
+        [f"{name.replace('_', ' ')} {_unit_of(name, unit)}".strip() for name in measured]
+    )
     table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
     for line, name in enumerate(measured):
         for column, value in enumerate(rows[name]):
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             table.setItem(line, column, QTableWidgetItem("" if text == "nan" else text))
+    table.resizeColumnsToContents()
     words = Words()
-    words.setText(f"As a file: {path}")
+    words.setText(f"As a file: {path}. Low and high are the ends of the 95 % interval.")
     dialog.setLayout(column_of(table, words))
     dialog.show()
     return dialog
+
+
+def _unit_of(column: str, of_lengths: str) -> str:
+    """Return the symbol of the unit of a column of a batch's measures; `of_lengths` is that of lengths."""
+    if "symmetry" in column:
+        return "%"
+    bases = {item.name.removesuffix(f"_{item.side}"): item.kind for item in MEASURES}
+    kind = next((kind for base, kind in bases.items() if column.startswith(f"{base}_")), "")
+    return unit_symbol(
+        {"length": of_lengths, "area": of_lengths and f"{of_lengths}2", "angle": "deg"}.get(kind, "")
+    )
