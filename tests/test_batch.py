@@ -156,7 +156,7 @@ def test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only(
     results = again(progress=kill)
     assert not any(deaths.values())
     assert [(r.status, r.tries) for r in results] == [("done", 2), ("failed", 2), ("done", 1)]
-    assert "ended by SIGKILL, 2 times: the frames until then are kept" in results[1].reason
+    assert "ended by SIGKILL, 2 times: frames tracked until then are kept" in results[1].reason
     assert_as_single_runs([results[0], results[2]], models, FAST)
 
     results = again(resume=True)

@@ -242,17 +242,17 @@ def test_a_full_disk_loses_nothing_that_was_written(
     monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     path = tmp_path / "t.journal"
-    settle = checkpoint.Log._flush
+    settle = checkpoint.CheckpointWriter._flush
     calls = 0
 
-    def full(self: checkpoint.Log) -> None:
+    def full(self: checkpoint.CheckpointWriter) -> None:
         nonlocal calls
         calls += 1
         if calls > 8:
             raise OSError(28, "No space left on device")
         settle(self)
 
-    monkeypatch.setattr(checkpoint.Log, "_flush", full)
+    monkeypatch.setattr(checkpoint.CheckpointWriter, "_flush", full)
     with pytest.raises(ResultError, match=r"cannot be written \(no space left on device\): free some space"):
         stop_after(tracker, path, clip, 30)
     monkeypatch.undo()
