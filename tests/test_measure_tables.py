@@ -117,7 +117,7 @@ def test_a_face_that_is_never_seen_for_a_second_rests_where_it_is_calmest() -> N
     assert len(table.rest[0]) == 25
     assert set(table.rest[0] % 12) <= {0, 1, 2, 3, 4, 5}
     assert summary(table)["commissure_excursion_left_excursion"][0] == pytest.approx(11.2, abs=0.1)
-    said = "face 0 is not seen for a second without interruption: its rest is the median of its 25 calmest"
+    said = "face 0 is not visible for a second without interruption: its rest is the median of its 25 calmest"
     assert table.warnings[0].startswith(said)
     assert said not in measure(tracks_of(landmarks), rest=1).warnings[0]
     short = measure(tracks_of(faces(10)))  # the video itself is shorter
@@ -626,7 +626,7 @@ def test_an_eye_that_is_never_open_has_no_closure_and_is_named(sigma: float, tmp
     tracks.sigma[:] = sigma
     table = measure(tracks)
     assert table.warnings[0] == (
-        "The right eye of face 0 is never seen open: its closure and blinks are not known."
+        "The right eye of face 0 is never seen open: its closure and blinks are unknown."
     )
     assert np.isnan(table.series("closure_right")).all()
     (blink,) = blinks(table)
@@ -878,7 +878,7 @@ def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
     # warnings of measures are those of the last ones, each with its video's name in the text
     assert [result.warnings for result in again] == [result.warnings for result in results]
     text = (folder / "batch-summary.txt").read_text(encoding="utf-8")
-    assert "clip.mp4: face 0 is not seen for a second without interruption" in text
+    assert "clip.mp4: face 0 is not visible for a second without interruption" in text
     (folder / "one" / "clip.csv.summary.csv").unlink()
     track_many(tmp_path / "in", folder, **{**options, "measures": True})
     assert len(pd.read_csv(folder / "batch-measures.csv")) == 2

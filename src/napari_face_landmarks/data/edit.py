@@ -1,7 +1,7 @@
 """Edits of tracks: manual landmarks; renaming, deleting, merging, splitting and selecting faces.
 
-Edits return new tracks, except `set_face` and `reset_fit`, which work in place at constant cost, for callers
-that own a copy (`Tracks.copy`).
+Edits return new tracks, except `set_face` and `reset_fit`, which work in place, for callers that own a copy
+(`Tracks.copy`); `set_face` has a constant cost.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _parse_frames(names: list[str], path: Path) -> npt.NDArray[np.float64]:
     if len(clips) > 1:
         raise ResultError(
             f"{path} has labels of {len(clips)} clips ({common.joined(clips)[:80]}): give a "
-            "file with those of one."
+            "file with labels of one clip."
         )
     matches = [re.search(r"(\d{1,9})(\.\w+)?$", parts[-1]) for parts in paths]
     if not all(matches):

@@ -82,8 +82,8 @@ def parse_scale(text: str | float | None) -> Scale:
         return Scale()
     if text == "iris":
         return Scale("iris")
-    if isinstance(text, str) and (found := _DISTANCE.fullmatch(text.strip())):
-        return _distance_scale(int(found[1]), int(found[2]), found[3])
+    if isinstance(text, str) and (match := _DISTANCE.fullmatch(text.strip())):
+        return _distance_scale(int(match[1]), int(match[2]), match[3])
     try:
         number = float(str(text))  # float(True) would be 1
     except (TypeError, ValueError):

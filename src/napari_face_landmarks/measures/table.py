@@ -306,7 +306,7 @@ def _warnings(
     """Return warnings about a table; `present`, (T, F), marks complete faces, `automatic` a detected rest."""
     names, seconds = table.face_names, table.timestamps
     measured = np.isfinite(table.values[..., 0])
-    missing = "is never seen with confidence" if automatic else "is not on the rest frame"
+    missing = "is never detected with confidence" if automatic else "is not on the rest frame"
     sentences = _abridge(
         f"{name} {missing}: it is scaled by its median size, and changes from rest are not known; choose "
         f"{'a' if automatic else 'another'} rest frame."
@@ -314,7 +314,7 @@ def _warnings(
         if not len(rest) and complete.any()
     )
     sentences += _abridge(
-        f"{name} is not seen for a second without interruption: its rest is the median of its {len(rest)} "
+        f"{name} is not visible for a second without interruption: its rest is the median of its {len(rest)} "
         "calmest frames; choose a rest frame if it moves on them."
         for name, rest in zip(names, table.rest, strict=True)
         if automatic and not table.still and len(rest) and not is_a_second(rest, seconds)
@@ -326,7 +326,7 @@ def _warnings(
         if not automatic and state[rest].any()
     )
     sentences += _abridge(
-        f"The {column.side} eye of {names[k]} is never seen open: its closure and blinks are not known."
+        f"The {column.side} eye of {names[k]} is never seen open: its closure and blinks are unknown."
         for k in np.flatnonzero((measured & ~table.low_confidence).any(axis=0) & (not table.still))
         for index, column in enumerate(table.columns)
         if column.name.startswith("closure") and not np.isfinite(table.values[:, k, index]).any()

@@ -31,7 +31,7 @@ SCORE, FACE_SCORE = 0.3, 0.6
 SAME_SIZE = 1.5
 """Maximum ratio of the sizes of a face on two neighbouring frames."""
 LARGE_INPUT = 1024
-"""Input size in pixels of a second detection, which finds smaller faces than the default size."""
+"""Maximum input size in pixels of a second detection, which finds smaller faces."""
 HOLD = 0.5
 """Seconds for which a face stays covered before its first and after its last detection."""
 GAP = 2.0
