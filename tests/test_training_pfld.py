@@ -369,7 +369,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     ]
     assert counted[0] > 0
     assert counted[1] == 0
-    with pytest.raises(ModelError, match="no weights of PFLD to begin with"):
+    with pytest.raises(ModelError, match="no weights of PFLD in"):
         pfld.train(tmp_path, tmp_path / "none", "open", pfld.PfldPlan(steps=1, **small), start=tmp_path)
 
 

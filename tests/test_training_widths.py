@@ -128,7 +128,7 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(
 
     (thin / "pfld.best.pt").unlink()  # from its export, of its own widths: nothing is thinned
     stream = pfld.TrainingStream(tmp_path, "open", pfld.PfldPlan(middles=NARROW, **small))
-    network = pfld._trained_before(thin, stream, torch.device("cpu"))
+    network = pfld._load_start(thin, stream, torch.device("cpu"))
     assert middles_of(network) == NARROW
     pfld.train(
         tmp_path, again, "research", pfld.PfldPlan(steps=1, **small), start=thin

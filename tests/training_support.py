@@ -25,7 +25,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pfld, "MEASURED_FACES", 8)
     monkeypatch.setattr(pfld, "CALIBRATION_BATCHES", 3)
-    monkeypatch.setattr(pfld, "_fastest_way", lambda device: (torch.float32, torch.contiguous_format))
+    monkeypatch.setattr(pfld, "_fastest_format", lambda device: (torch.float32, torch.contiguous_format))
 
 
 def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -40,9 +40,9 @@ HELD_OUT_SEED = 7
 CALIBRATION_BATCHES = 12
 SOFTNESS = 0.2  # px of the crop
 LOG_SIGMA = (-8.0, 1.0)
-"""Range of the spread's logarithm (fractions of the crop) that is trained and exported."""
+"""Range to which the logarithm of sigma (fractions of the crop) is clamped in training and export."""
 LEAST_LOG_SIGMA = -5.5
-"""Below it, 0.5 px of the crop, the loss follows the spread's logarithm by a tenth only."""
+"""Limit, 0.5 px of the crop, below which the loss sees a tenth of the decrease of the logarithm of sigma."""
 DIFFERENCES: tuple[tuple[tuple[tuple[int, int], ...], float], ...] = (
     (((37, 41), (38, 40), (43, 47), (44, 46)), 3.0),  # upper and lower lid
     (((37, 44), (38, 43), (41, 46), (40, 47)), 1.0),  # right and left lids
@@ -51,16 +51,16 @@ DIFFERENCES: tuple[tuple[tuple[tuple[int, int], ...], float], ...] = (
     (((50, 52), (49, 53), (58, 56), (59, 55), (61, 63), (67, 65)), 0.5),  # half-lips
     (((62, 66), (61, 67), (63, 65), (51, 57)), 0.75),  # upper and lower lip
 )
-"""Pairs of landmarks whose difference is measured by those who use the landmarks, and each pair's weight.
+"""Pairs of landmarks whose differences are used in measures, and the weight of each pair.
 
-The distances of single landmarks are small too for a network that gives every eye the mean aperture, or every
-mouth level corners. Nothing here prefers symmetry: the labels' own differences are the target.
+Errors of single landmarks are small also for a network that gives every eye the mean aperture and every mouth
+level corners. Symmetry is not favoured: the targets are the differences of the labels.
 """
 DIFFERENCE_SHARE = 4.0
 FOLLOWED_SHARE = 3.0
 """Weight of `movement_error`."""
 MEASURED_FACES = 300
-"""Held-out faces of all kinds on which a checkpoint's differences are compared."""
+"""Number of held-out faces for the evaluation of differences at each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -90,31 +90,31 @@ PLANS = {
     "open": PfldPlan(steps=7000, middles=NARROW),
     "research": PfldPlan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3, reshaped_share=0.5),
 }
-"""Photographs of the bundle research show turned heads and expressions by themselves. It has the
-wide network, for it is asked for exactness first; open, the default, for speed as well."""
+"""Photographs of ``research`` have turned heads and expressions without augmentation. Its network is wide for
+accuracy; that of ``open``, the default bundle, is also designed for speed."""
 
 
 def distance(error: Tensor, softness: float = SOFTNESS) -> Tensor:
-    """Return the length of errors (..., 2) in pixels of the crop, (...,): what the reported error averages.
+    """Return the length, (...,), of errors (..., 2) in pixels of the crop, whose mean is the reported error.
 
-    The wing loss, which weighs small errors more, ended 0.5 % higher. Below `softness` the length is rounded
-    off, where its gradient would jump.
+    `softness` smooths the length near zero, where its gradient is discontinuous. With the wing loss, which
+    gives small errors more weight, the final error was 0.5 % higher.
     """
     return torch.sqrt((error**2).sum(-1) + softness**2)
 
 
 def _pairs() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return the two landmarks and the weight of each pair of `DIFFERENCES`, (P,) each; weights sum to 1."""
+    """Return first and second landmark and weight of each pair of `DIFFERENCES`, (P,); weights sum to 1."""
     rows = [(*pair, weight) for pairs, weight in DIFFERENCES for pair in pairs]
     first, second, weight = (np.array(column) for column in zip(*rows, strict=True))
     return first, second, (weight / weight.sum()).astype(np.float32)
 
 
 def difference_error(error: Tensor, trust: Tensor) -> Tensor:
-    """Return the weighted mean length of the errors' differences over the pairs of `DIFFERENCES`, (B,).
+    """Return the weighted mean error of the differences of `DIFFERENCES`, (B,).
 
-    `error`, (B, 68, 2), is that of each landmark in pixels of the crop, `trust`, (B, 68), the weight of its
-    label.
+    `error`, (B, 68, 2), is the error of each landmark in pixels of the crop, `trust`, (B, 68), the weight of
+    its label.
     """
     first, second, weight = _pairs()
     together = torch.minimum(trust[:, first], trust[:, second]) * torch.from_numpy(weight).to(error.device)
@@ -122,10 +122,10 @@ def difference_error(error: Tensor, trust: Tensor) -> Tensor:
 
 
 def movement_error(found: Tensor, truth: Tensor, twin: Tensor, softness: float = SOFTNESS) -> Tensor:
-    """Return how far landmarks fail to follow known local movements, mean over the faces that have a twin.
+    """Return the error of known local movements, mean over the faces with a twin.
 
-    Landmarks are (B, L, 2), pixels of the crop. `twin`, (B,) int64, is the row of the same face with its skin
-    moved in places (`augment.twin_faces`); its own if there is none. `softness` is that of `distance`.
+    Landmarks are (B, L, 2), pixels of the crop. `twin`, (B,) int64, is the row of the same face with moved
+    skin (`augment.twin_faces`), or its own row without a twin. `softness` is that of `distance`.
     """
     moved = truth - truth[twin]
     length = moved.norm(dim=-1)
@@ -135,10 +135,10 @@ def movement_error(found: Tensor, truth: Tensor, twin: Tensor, softness: float =
 
 
 def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
-    """Return the loss of a batch: distances, differences, movements, spread, score and head pose.
+    """Return the loss of a batch: distances, differences, movements, sigma, score and head pose.
 
-    Each face's landmarks weigh ``1 + sum(1 - cos(angle))`` over its head-pose angles, the geometric term of
-    PFLD (Guo et al. 2019, equation 2), so that turned heads count for more.
+    The landmarks of a face have the weight ``1 + sum(1 - cos(angle))`` over its head-pose angles, the
+    geometric term of PFLD (Guo et al. 2019, equation 2), so that turned heads weigh more.
     """
     is_face = batch["is_face"]
     weight = is_face * (1 + (1 - torch.cos(batch["pose"])).sum(-1))
@@ -156,9 +156,9 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
     followed = movement_error(outputs.landmarks * CROP_SIZE, truth * CROP_SIZE, batch["twin"])
     loss = loss + FOLLOWED_SHARE * followed
     squared = ((outputs.landmarks.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
-    # where there is no face the spread means nothing and may grow without bound
+    # without a face sigma is meaningless and may grow without bound
     log_sigma = outputs.log_sigma.where(is_face.view(-1, 1) > 0, LOG_SIGMA[0]).clamp(*LOG_SIGMA)
-    # a face taken for none may have no spread at all: one such would outweigh the whole batch
+    # a face that the network rejects may have a sigma near zero and would outweigh the batch
     log_sigma = torch.maximum(log_sigma, LEAST_LOG_SIGMA + 0.1 * (log_sigma - LEAST_LOG_SIGMA))
     likelihood = 2 * log_sigma + squared / (2 * torch.exp(2 * log_sigma))
     loss = loss + 0.3 * (likelihood * trust * is_face.view(-1, 1)).mean()
@@ -174,10 +174,10 @@ def teaching_loss(
     shown_features: PfldFeatures,
     is_face: Tensor,
 ) -> Tensor:
-    """Return how far a network is from one that teaches it: in the landmarks of faces, in all features.
+    """Return the distillation loss between a network and its teacher (`shown`): landmarks of faces, features.
 
-    Features count by their squared error over their mean square, as in Romero et al. 2015, "FitNets" (arXiv
-    1412.6550, equation 3), without the map between them: both networks have the same widths there.
+    The loss of features is their squared error over their mean square, as in Romero et al. 2015, "FitNets"
+    (arXiv 1412.6550, equation 3), without a regressor, since both networks have the same widths there.
     """
     apart = distance((outputs.landmarks - shown.landmarks) * CROP_SIZE).mean(-1)
     loss = 4.0 * (is_face * apart).sum() / is_face.sum().clamp_min(1)
@@ -188,7 +188,7 @@ def teaching_loss(
 
 
 class TrainingStream:
-    """An endless stream of batches, each seeded by its number, so that resumed runs get the same batches."""
+    """Source of training batches, each seeded by its number, so that resumed runs get the same batches."""
 
     def __init__(self, data: Path, bundle: str, plan: PfldPlan) -> None:
         self.plan = plan
@@ -210,26 +210,28 @@ class TrainingStream:
     def _face(
         self, i: int, rng: augment.Generator
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float, float]:
-        """Return image, landmarks, pitch and yaw of face `i`, rotated or with another expression."""
+        """Return image, landmarks, pitch and yaw of face `i`, maybe rotated or with another expression."""
         image, landmarks = self.faces.images[i], self.faces.landmarks[i]
         pitch, yaw = self.angles[i]
-        turns = rng.random() < self.plan.turned_share
-        acts = rng.random() < self.plan.acted_share
-        if not (turns or acts) or not self.has_mesh[i]:
+        rotates = rng.random() < self.plan.turned_share
+        changes_expression = rng.random() < self.plan.acted_share
+        if not (rotates or changes_expression) or not self.has_mesh[i]:
             return image, landmarks, pitch, yaw
         mesh = self.faces.mesh[i].astype(np.float64)
-        more_yaw = more_pitch = 0.0
-        if turns:
+        added_yaw = added_pitch = 0.0
+        if rotates:
             side = math.copysign(1.0, yaw if abs(yaw) > math.radians(4) else rng.normal())
             target = side * math.radians(rng.uniform(12, 60))
-            if target * side > yaw * side:  # otherwise rotated that far already
-                more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
-            more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
-        expression = pose_augmentation.drawn_expression(mesh, self.turner, rng) if acts else None
-        picture, points = pose_augmentation.turned(
-            image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng
+            if target * side > yaw * side:  # otherwise already turned further
+                added_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
+            added_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
+        expression = (
+            pose_augmentation.drawn_expression(mesh, self.turner, rng) if changes_expression else None
         )
-        return picture, points, pitch + more_pitch, yaw + more_yaw
+        picture, points = pose_augmentation.turned(
+            image, landmarks, mesh, self.turner, added_yaw, added_pitch, expression, rng
+        )
+        return picture, points, pitch + added_pitch, yaw + added_yaw
 
     def _texture(self, rng: augment.Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.5:
@@ -239,7 +241,7 @@ class TrainingStream:
         return augment.texture(picture, rng)
 
     def _negative(self, rng: augment.Generator) -> npt.NDArray[np.uint8]:
-        if rng.random() < 0.45:  # next to, far inside or far around a face
+        if rng.random() < 0.45:  # next to a face, a small part of it, or far larger than it
             i = int(rng.integers(len(self.faces.images)))
             crop = crops_of_landmarks(self.faces.landmarks[i][None])[0]
             kind = rng.random()
@@ -277,7 +279,7 @@ class TrainingStream:
                 )
 
     def batch(self, number: int) -> dict[str, npt.NDArray[Any]]:
-        """Return batch `number`: images (B, 3, 112, 112) uint8, landmarks, pose, is_face."""
+        """Return batch `number`: images (B, 3, 112, 112) uint8, landmarks, pose, trust, is_face and twin."""
         plan = self.plan
         rng = np.random.default_rng([plan.seed, number])
         size = plan.faces_per_batch + plan.negatives_per_batch
@@ -302,7 +304,7 @@ class TrainingStream:
                 images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
                 trust[k] = self.trust[i][MIRROR_68] if sample.mirrored else self.trust[i]
                 eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
-                # the mesh's yaw changes its sign in a mirrored picture: the nose's side tells which it is
+                # mirrored images have yaw of opposite sign: take the sign from the side of the nose
                 yaw = abs(yaw) * np.sign(_nose_offset(sample.landmarks))
                 pose[k] = pitch, yaw, math.atan2(eyes[1], eyes[0])
                 k += 1
@@ -330,13 +332,13 @@ class TrainingStream:
         return augment.augmented_face(picture, points, other, rng, reshaped_share=reshaped), pitch, yaw
 
     def batches(self, first: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Yield the batches from `first` on."""
+        """Yield the batches from number `first` to the last step."""
         for number in range(first, self.plan.steps):
             yield self.batch(number)
 
 
 def drawing(background: npt.NDArray[np.uint8], rng: augment.Generator) -> npt.NDArray[np.uint8]:
-    """Return an image without a face but with shapes like eyes and mouths: letters, rings, strokes, noise.
+    """Return an image without a face, with shapes like eyes and mouths: letters, rings, strokes, noise.
 
     The background, (S, S, 3) uint8, is sometimes replaced by a plain colour or coarse noise.
     """
@@ -381,7 +383,7 @@ def _nose_offset(landmarks: npt.NDArray[np.float32]) -> float:
 
 
 def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
-    """Return the error on held-out faces as the tracker sees them: a detector-like box, then once more."""
+    """Return errors on held-out faces in two passes as in tracking, the first one in detector-like crops."""
     network.eval()
     rng = np.random.default_rng(HELD_OUT_SEED)
     crops = np.stack(
@@ -411,28 +413,30 @@ def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
 
 
 def evaluate_differences(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
-    """Return what of faces' differences a network gets wrong, with the crops of a tracker.
+    """Return errors of differences between landmarks, in crops of a tracker.
 
-    ``differences``: `difference_error` over the outer-eye distance; ``shut_aperture`` and ``open_aperture``:
-    mean aperture (lid distance over width) of eyes labelled under 0.06 and over 0.2; ``aperture_slope``: of
-    the found apertures on the labelled ones.
+    ``differences`` is `difference_error` over the inter-ocular distance; ``shut_aperture`` and
+    ``open_aperture`` are mean apertures (lid distance over eye width) of eyes labelled under 0.06 and over
+    0.2; ``aperture_slope`` is the slope of predicted on labelled apertures.
     """
     network.eval()
     rng = np.random.default_rng(HELD_OUT_SEED)
     crops = np.stack(
         [augment.jittered_crop(points, augment.TRACKER_JITTER, rng) for points in faces.landmarks]
     )
-    found = np.empty_like(faces.landmarks)
+    predicted = np.empty_like(faces.landmarks)
     for first in range(0, len(crops), 64):
         part = slice(first, first + 64)
         pairs = zip(faces.images[part], crops[part], strict=True)
         inputs = np.concatenate([sample_crops(image, crop[None]) for image, crop in pairs])
         with torch.no_grad():
-            found[part] = to_image(network(torch.from_numpy(inputs)).landmarks.float().numpy(), crops[part])
+            predicted[part] = to_image(
+                network(torch.from_numpy(inputs)).landmarks.float().numpy(), crops[part]
+            )
     network.train()
-    error = torch.from_numpy((found - faces.landmarks) / inter_ocular(faces.landmarks)[:, None, None])
+    error = torch.from_numpy((predicted - faces.landmarks) / inter_ocular(faces.landmarks)[:, None, None])
     trust = torch.ones(error.shape[:2]) if faces.trust is None else torch.from_numpy(faces.trust)
-    apertures, labelled = lid_apertures(found).ravel(), lid_apertures(faces.landmarks).ravel()
+    apertures, labelled = lid_apertures(predicted).ravel(), lid_apertures(faces.landmarks).ravel()
     return {
         "differences": float(difference_error(error * CROP_SIZE, trust).mean()) / CROP_SIZE,
         "shut_aperture": float(apertures[labelled < 0.06].mean()) if (labelled < 0.06).any() else math.nan,
@@ -442,7 +446,7 @@ def evaluate_differences(network: Pfld, faces: face_files.Faces) -> dict[str, fl
 
 
 class Exported(nn.Module):
-    """The network as the plugin runs it: landmarks, sigma (fractions of the crop) and the face score."""
+    """Network for the export, with the outputs landmarks, sigma (fractions of the crop) and face score."""
 
     def __init__(self, network: Pfld, sigma_scale: float = 1.0) -> None:
         super().__init__()
@@ -460,7 +464,7 @@ class Exported(nn.Module):
 
 
 def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
-    """Write the network as ONNX with the batch size left open."""
+    """Write the network as ONNX with a dynamic batch size."""
     names = ("crops", "landmarks", "sigma", "score")
     example = torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
     axes = {name: {0: "faces"} for name in names}
@@ -468,33 +472,35 @@ def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
 
 
 def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None = None) -> dict[str, Any]:
-    """Train PFLD, or resume it from its checkpoint in `out`; export the best weights, return their metrics.
+    """Train PFLD, or resume from its checkpoint in `out`; export the best weights, return their metrics.
 
     `start` is the folder of a finished run, possibly of another bundle, whose best weights are the initial
-    ones; or of an installed bundle, whose ``pfld.onnx`` is read. A network with other widths than the plan's
-    is pruned or widened (`pruning.with_widths`), and then also distilled from the original.
+    ones, or of a bundle, whose ``pfld.onnx`` is read. If its widths differ from those of the plan, the
+    network is pruned or widened (`pruning.with_widths`); a pruned network is also distilled from the
+    original.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)
-    cv2.setNumThreads(1)  # its threads would wait for work by spinning
+    cv2.setNumThreads(1)  # its threads would spin while they wait
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision, layout = _fastest_way(device)
+    precision, layout = _fastest_format(device)
     torch.manual_seed(plan.seed)
     network = Pfld(plan.middles).to(device, memory_format=layout)
-    highest = plan.learning_rate if start is None else plan.started_rate
+    rate = plan.learning_rate if start is None else plan.started_rate
     state = load_checkpoint(out / "pfld", device)
     stream = TrainingStream(data, bundle, plan)
     teacher = None
     if start is not None and (state is None or state.get("taught", False)):
-        before = _trained_before(start, stream, device)
-        widths = middles_of(before)
+        start_network = _load_start(start, stream, device)
+        widths = middles_of(start_network)
         if state is None:
-            same = widths == plan.middles
-            began_as = before if same else with_widths(before, plan.middles, _examples(stream, device))
-            network.load_state_dict(began_as.state_dict())
+            initial = start_network
+            if widths != plan.middles:
+                initial = with_widths(start_network, plan.middles, _examples(stream, device))
+            network.load_state_dict(initial.state_dict())
         if is_thinner(plan.middles, widths):
-            highest = plan.thinned_rate
-            teacher = before.to(memory_format=layout).eval().requires_grad_(False)
+            rate = plan.thinned_rate
+            teacher = start_network.to(memory_format=layout).eval().requires_grad_(False)
     # an export has the statistics of faces only (`_examples`)
     from_export = start is not None and not (start / "pfld.best.pt").exists()
     frozen = teacher is not None or (from_export if state is None else state.get("frozen", False))
@@ -502,7 +508,7 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
         _freeze_statistics(network)
     averaged = Pfld(plan.middles).to(device)
     averaged.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=plan.weight_decay)
     extra = {"taught": teacher is not None, "frozen": frozen}
     loop = Loop(out / "pfld", network, averaged, optimiser, plan.ema, extra=extra)
     loop.resume()
@@ -512,7 +518,7 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
     metrics: dict[str, Any] = {}
     bar = tqdm(batches, total=plan.steps, initial=loop.step, desc="pfld", unit="step")
     for arrays in bar:
-        loop.set_rate(scheduled(loop.step, plan.steps, highest, 300, 0.005))
+        loop.set_rate(scheduled(loop.step, plan.steps, rate, 300, 0.005))
         batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         images = (batch["images"].float() / 255).contiguous(memory_format=layout)
         with in_precision(device, precision):
@@ -528,7 +534,7 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
             tqdm.write(f"step {loop.step - 1}: gradient is not finite, skipped")
             if not all(torch.isfinite(value).all() for value in floating(network)):
                 raise FloatingPointError(
-                    f"PFLD's weights are not finite at step {loop.step - 1}: start the training again."
+                    f"The weights of PFLD are not finite at step {loop.step - 1}: start the training again."
                 )
         bar.set_postfix(loss=f"{loop.running:.3f}", best=f"{100 * loop.best:.2f} %")
         if loop.step % plan.evaluate_every and loop.step != plan.steps:
@@ -561,20 +567,17 @@ def _as_float(outputs: PfldOutputs) -> PfldOutputs:
 
 
 def _examples(stream: TrainingStream, device: torch.device) -> list[Tensor]:
-    """Return crops of faces as the training draws them, on which a network's statistics are measured.
+    """Return training crops of faces, on which statistics of a network are measured.
 
-    Pictures without a face are left out: in few of them rare channels are 10,000 times as large as in faces.
+    Images without a face are omitted: in a few, rarely active channels are 10,000 times as large as in faces.
     """
     batches = (stream.batch(number) for number in range(CALIBRATION_BATCHES))
     faces = (torch.from_numpy(batch["images"][batch["is_face"] > 0]) for batch in batches)
     return [images.to(device).float() / 255 for images in faces]
 
 
-def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -> Pfld:
-    """Return the network of a finished run or, where the folder has none, of a bundle's export.
-
-    Its widths are its own.
-    """
+def _load_start(start: Path, stream: TrainingStream, device: torch.device) -> Pfld:
+    """Return the network, with its own widths, of a finished run or else of a bundle."""
     best, exported = start / "pfld.best.pt", start / "pfld.onnx"
     if best.exists():
         state = torch.load(best, map_location=device, weights_only=True)
@@ -584,8 +587,7 @@ def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -
         return network
     if not exported.exists():
         raise ModelError(
-            f"There are no weights of PFLD to begin with in {start}: give the folder of a finished run or of "
-            "a bundle."
+            f"There are no weights of PFLD in {start}: give the folder of a finished run or of a bundle."
         )
     network = Pfld(_in_stages(depthwise_widths(exported), exported)).to(device)
     load_exported(network, exported, _examples(stream, device))
@@ -593,10 +595,10 @@ def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -
 
 
 def _freeze_statistics(network: nn.Module) -> None:
-    """Have a network normalise by the statistics it has, as its teacher does, not by those of each batch.
+    """Let a network normalise by its stored statistics instead of those of each batch.
 
-    Channels that are seldom active have others in each batch: stage 4 was as far from itself in training as
-    its outputs are large.
+    The statistics of rarely active channels vary between batches: the outputs of stage 4 differed by as much
+    as their own size.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -604,15 +606,15 @@ def _freeze_statistics(network: nn.Module) -> None:
 
 
 def _in_stages(widths: Sequence[int], path: Path) -> Middles:
-    """Return the widths of a network's blocks by stage, of those of all its depthwise convolutions."""
+    """Group the widths of a network's depthwise convolutions by stage; return those of the blocks."""
     ends = list(accumulate(len(stage) for stage in WIDE))
     if len(widths) < ends[2]:
         raise ModelError(f"{path} is not an export of this network: train from the start, without --start.")
     return tuple(widths[: ends[0]]), tuple(widths[ends[0] : ends[1]]), tuple(widths[ends[1] : ends[2]])
 
 
-def _fastest_way(device: torch.device) -> tuple[torch.dtype, torch.memory_format]:
-    """Return the numbers and the order of channels that this machine trains PFLD with most quickly."""
+def _fastest_format(device: torch.device) -> tuple[torch.dtype, torch.memory_format]:
+    """Return the precision and memory format with which PFLD trains fastest on this machine."""
     if device.type != "cpu":
         return torch.bfloat16, torch.channels_last
     trials = {}
@@ -636,8 +638,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     by_bundle = ", ".join(f"{plan.steps} for {bundle}" for bundle, plan in PLANS.items())
     parser.add_argument("--steps", type=int, help=f"optimiser steps (default {by_bundle})")
     add_options(parser, defaults, threads="threads", seed="seed")
-    begun = "folder of a finished run, or of a bundle, whose weights this one begins with"
-    parser.add_argument("--start", type=Path, help=begun)
+    folder = "folder of a finished run or of a bundle, whose weights are the initial ones"
+    parser.add_argument("--start", type=Path, help=folder)
     highest = "highest learning rate with --start (default %(default)s)"
     parser.add_argument("--rate", type=float, default=defaults.started_rate, help=highest)
 
