@@ -27,7 +27,7 @@ from napari_face_landmarks.training.detector_data import (  # noqa: E402
     load_crops,
     load_photos,
     mesh_face,
-    turned,
+    rotate_head,
 )
 from napari_face_landmarks.training.detector_match import average_precision, match, recall_at  # noqa: E402
 from napari_face_landmarks.training.detector_network import (  # noqa: E402
@@ -200,7 +200,7 @@ def round_head() -> Photo:
 def test_a_turned_head_takes_its_points_along(degrees: float) -> None:
     """The labels of a head turned in depth lie on the dots drawn on it, and the nose moves as it turns."""
     head = round_head()
-    result = turned(head, np.radians(degrees), np.radians(8))
+    result = rotate_head(head, np.radians(degrees), np.radians(8))
     image, points = result.levels[0], result.points[0]
     for (x, y), colour in zip(points[[0, 1, 2, 3, 4]], COLOURS, strict=True):
         seen = image[round(y), round(x)].astype(int)
@@ -212,7 +212,7 @@ def test_a_turned_head_takes_its_points_along(degrees: float) -> None:
 
 def test_only_a_crop_with_a_mesh_turns() -> None:
     with pytest.raises(ValueError, match="no mesh"):
-        turned(photo_of(drawn_face()), 0.3, 0.0)
+        rotate_head(photo_of(drawn_face()), 0.3, 0.0)
 
 
 @pytest.mark.slow

@@ -29,12 +29,17 @@ from napari_face_landmarks.training.labels import (
     visible_jaw,
     without_ends,
 )
-from napari_face_landmarks.training.mesh_regression import HAND_SHARE, fit_reading, read_landmarks, steadied
+from napari_face_landmarks.training.mesh_regression import (
+    HAND_SHARE,
+    denoised,
+    fit_regression,
+    predict_landmarks,
+)
 from napari_face_landmarks.training.pose_augmentation import (
     draw_triangles,
-    make_turner,
+    make_head_model,
+    rotate_head,
     rotation_about,
-    turned,
     yaw_of_mesh,
 )
 
@@ -175,12 +180,12 @@ def test_the_jaw_is_in_even_steps_on_either_side_of_the_chin_and_on_the_outline(
 
 def test_a_head_turned_by_nothing_stays_and_turned_landmarks_stay_on_their_dots() -> None:
     mesh = made_up_mesh()
-    turner = make_turner(mesh)
+    head = make_head_model(mesh)
     face = placed(mesh)
     landmarks = face[MESH_68, :2].astype(np.float32)
     rng = np.random.default_rng(0)
     image = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 3)
-    same, points = turned(image, landmarks, face, turner, 0.0)
+    same, points = rotate_head(image, landmarks, face, head, 0.0)
     assert np.abs(same.astype(int) - image)[8:-8, 8:-8].max() <= 2
     np.testing.assert_allclose(points[17:], landmarks[17:], atol=1e-4)
     dark = np.zeros((256, 256, 3), np.uint8)
@@ -188,11 +193,11 @@ def test_a_head_turned_by_nothing_stays_and_turned_landmarks_stay_on_their_dots(
     for x, y in landmarks[chosen]:
         cv2.circle(dark, (round(x * 16), round(y * 16)), 40, (255, 255, 255), -1, shift=4)
     for yaw in (0.4, -0.4):
-        picture, points = turned(dark, landmarks, face, turner, yaw, 0.1)
+        picture, points = rotate_head(dark, landmarks, face, head, yaw, 0.1)
         assert np.linalg.norm(points[chosen] - landmarks[chosen], axis=1).min() > 2
         for x, y in np.round(points[chosen]).astype(int):
             assert picture[y - 1 : y + 2, x - 1 : x + 2].max() > 200
-        assert yaw_of_mesh(placed(mesh, yaw), turner) == pytest.approx(yaw, abs=1e-6)
+        assert yaw_of_mesh(placed(mesh, yaw), head) == pytest.approx(yaw, abs=1e-6)
 
 
 def test_an_opened_mouth_takes_the_lower_face_along_and_is_painted() -> None:
@@ -210,12 +215,12 @@ def test_an_opened_mouth_takes_the_lower_face_along_and_is_painted() -> None:
     assert share[1] == 0
     assert 0 < share[2] < 0.5
 
-    turner = make_turner(mesh)
+    head = make_head_model(mesh)
     face = placed(mesh)
     image = np.full((256, 256, 3), (190, 150, 130), np.uint8)
     landmarks = face[MESH_68, :2].astype(np.float32)
     acted = expression.Expression(0.3)
-    picture, points = turned(image, landmarks, face, turner, 0.0, 0.0, acted, np.random.default_rng(0))
+    picture, points = rotate_head(image, landmarks, face, head, 0.0, 0.0, acted, np.random.default_rng(0))
     assert points[66, 1] - landmarks[66, 1] > 0.25 * 70
     above = np.flatnonzero(landmarks[17:48, 1] < 120 + 0.3 * 70) + 17
     np.testing.assert_allclose(points[above], landmarks[above], atol=1e-3)
@@ -388,7 +393,7 @@ def made_up_faces(count: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.
 
 def test_a_reading_finds_points_that_follow_the_mesh_wherever_the_face_is() -> None:
     meshes, true, _ = made_up_faces(60, 0.0)
-    read = read_landmarks(meshes[40:], fit_reading(meshes[:40], true[:40]))
+    read = predict_landmarks(meshes[40:], fit_regression(meshes[:40], true[:40]))
     assert read.dtype == np.float32
     assert np.linalg.norm(read - true[40:], axis=-1).max() < 0.2  # px; the regularisation pulls a little
 
@@ -398,7 +403,7 @@ def test_steadied_labels_are_nearer_to_the_truth_than_the_hand() -> None:
     meshes, true, labels = made_up_faces(120, 2.0)
     known = np.ones(120, bool)
     known[:7] = False
-    moved = steadied(labels, meshes, known)
+    moved = denoised(labels, meshes, known)
     np.testing.assert_array_equal(moved[~known], labels[~known])
     by_hand = np.linalg.norm(labels - true, axis=-1)[known].mean()
     assert np.linalg.norm(moved - true, axis=-1)[known].mean() < 0.85 * by_hand
@@ -409,5 +414,5 @@ def test_no_label_steadies_itself() -> None:
     known = np.ones(40, bool)
     shifted = labels.copy()
     shifted[11] += 50
-    change = steadied(shifted, meshes, known)[11] - steadied(labels, meshes, known)[11]
+    change = denoised(shifted, meshes, known)[11] - denoised(labels, meshes, known)[11]
     np.testing.assert_allclose(change, HAND_SHARE * 50, atol=1e-3)

@@ -16,7 +16,7 @@ from napari_face_landmarks.clnf.reference import expert_response
 from napari_face_landmarks.ibug import MIRROR_68, nme
 from napari_face_landmarks.training import pdm as training_pdm
 from napari_face_landmarks.training.faces import NO_MESH, Faces
-from napari_face_landmarks.training.pose_augmentation import Turner
+from napari_face_landmarks.training.pose_augmentation import HeadModel
 
 FLIP = np.array([[-1.0], [1.0], [1.0]])
 
@@ -35,7 +35,7 @@ def made_up_mean() -> np.ndarray:
 
 
 NO_NOISE = np.zeros((100, 68), np.float32)
-NO_TURN = Turner(np.zeros((478, 3)), np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
+NO_TURN = HeadModel(np.zeros((478, 3)), np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_training_finds_the_landmarks_and_goes_on_after_a_stop(
 ) -> None:
     train, unseen = made_up_crops(truth, 16, 10), made_up_crops(truth, 6, 12)
     monkeypatch.setattr(cen, "load_faces", lambda data, **side: unseen if side["held_out"] else train)
-    monkeypatch.setattr(cen, "load_turner", lambda data: NO_TURN)
+    monkeypatch.setattr(cen, "load_head_model", lambda data: NO_TURN)
     monkeypatch.setattr(cen, "faster_precision", lambda *timed: cen.torch.float32)  # may differ otherwise
     straight = cen.train_cen(tmp_path, tmp_path / "a", truth, plan=plan)
     experts = load_patch_experts(tmp_path / "a" / "cen.npz")

@@ -30,9 +30,9 @@ from napari_face_landmarks.training.augment import (
     local_bump,
     occlude,
     photometric,
+    random_blur,
     soft_tissue_bumps,
     twin_faces,
-    unsharp,
 )
 from napari_face_landmarks.training.marks import draw_marks, draw_on_part
 from training_support import CALTECH_NUMBERS, NAMES, dotted_face, make_small, write_data
@@ -119,7 +119,7 @@ def test_unsharp_pictures_are_smooth_and_stay_in_place() -> None:
     cv2.circle(dot, (60, 50), 4, (255, 255, 255), -1)
     spread = []
     for seed in range(40):
-        weight = unsharp(dot, 50.0, np.random.default_rng(seed))[..., 0].astype(float)
+        weight = random_blur(dot, 50.0, np.random.default_rng(seed))[..., 0].astype(float)
         y, x = np.mgrid[:112, :112]
         middle = [(weight * axis).sum() / weight.sum() for axis in (x, y)]
         np.testing.assert_allclose(middle, [60, 50], atol=0.5)
@@ -176,8 +176,8 @@ def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
     from napari_face_landmarks.training import faces
 
     write_data(tmp_path, np.random.default_rng(0))
-    monkeypatch.setattr(faces, "read_landmarks", lambda meshes, reading: np.full((len(meshes), 68, 2), 7.0))
-    monkeypatch.setattr(faces, "steadied", lambda labels, meshes, known: labels + 1)
+    monkeypatch.setattr(faces, "predict_landmarks", lambda meshes, _: np.full((len(meshes), 68, 2), 7.0))
+    monkeypatch.setattr(faces, "denoised", lambda labels, meshes, known: labels + 1)
     data = {
         (bundle, held_out): faces.load_faces(tmp_path, bundle=bundle, held_out=held_out).landmarks
         for bundle in ("open", "research")

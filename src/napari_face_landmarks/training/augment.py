@@ -234,7 +234,7 @@ def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]
     return mask > 0
 
 
-def unsharp(image: Image, unit: float, rng: Generator) -> Image:
+def random_blur(image: Image, unit: float, rng: Generator) -> Image:
     """Blur an image like a weak lens, defocus or motion; `unit` is the inter-ocular distance, px."""
     if rng.random() < 0.7:
         sigma = unit * math.exp(rng.uniform(*np.log(BLUR)))
@@ -260,7 +260,7 @@ def photometric(image: Image, rng: Generator) -> Image:
         small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
     if rng.random() < 0.35:
-        image = unsharp(image, FACE_UNIT * size, rng)
+        image = random_blur(image, FACE_UNIT * size, rng)
     pixels: npt.NDArray[Any] = image.astype(np.float32)
     if rng.random() < 0.2:
         pixels = np.repeat((pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)

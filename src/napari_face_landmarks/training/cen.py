@@ -42,10 +42,10 @@ from napari_face_landmarks.training.loop import Loop, scheduled
 from napari_face_landmarks.training.marks import draw_marks
 from napari_face_landmarks.training.mixed_precision import faster_precision, in_precision
 from napari_face_landmarks.training.pose_augmentation import (
-    Turner,
-    drawn_expression,
-    load_turner,
-    turned,
+    HeadModel,
+    draw_expression,
+    load_head_model,
+    rotate_head,
     yaw_of_mesh,
 )
 from napari_face_landmarks.video.pixels import to_grey
@@ -227,7 +227,7 @@ def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float
 
 
 def _posed(
-    faces: Faces, i: int, may_turn: bool, turner: Turner, plan: CenPlan, rng: Generator
+    faces: Faces, i: int, may_turn: bool, head: HeadModel, plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return image and landmarks of face `i`, at random with rotated head or another expression."""
     image, landmarks, mesh = faces.images[i], faces.landmarks[i], faces.mesh[i].astype(np.float64)
@@ -237,14 +237,14 @@ def _posed(
         return image, landmarks
     added_yaw = 0.0
     if turns:
-        yaw = yaw_of_mesh(mesh, turner)
+        yaw = yaw_of_mesh(mesh, head)
         target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
         added_yaw = target - yaw if abs(target) > abs(yaw) else 0.0
-    expression = drawn_expression(mesh, turner, rng) if changes_expression else None
-    return turned(image, landmarks, mesh, turner, added_yaw, 0.0, expression, rng)
+    expression = draw_expression(mesh, head, rng) if changes_expression else None
+    return rotate_head(image, landmarks, mesh, head, added_yaw, 0.0, expression, rng)
 
 
-def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied: bool) -> list[Pools]:
+def make_pools(faces: Faces, pdm: PDM, head: HeadModel, plan: CenPlan, *, varied: bool) -> list[Pools]:
     """Sample the faces and their mirror images, augmented if `varied`; return a `Pools` for each scale."""
     rng = np.random.default_rng([plan.seed, varied])
     yaw = yaw_of(faces.landmarks, pdm)
@@ -261,7 +261,7 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
         for k, (i, mirror) in enumerate(tqdm(jobs, desc=f"images, {view}", unit="face")):
             image, landmarks = faces.images[i], faces.landmarks[i]
             if varied and has_mesh[i]:
-                image, landmarks = _posed(faces, i, view == "side", turner, plan, rng)
+                image, landmarks = _posed(faces, i, view == "side", head, plan, rng)
             if mirror:
                 image, landmarks = flipped(image, landmarks)
             if varied:
@@ -464,9 +464,9 @@ def train_cen(
     start = time.monotonic()
     faces = load_faces(data, bundle=bundle, held_out=False, machine_made=False)
     held_out_faces = load_faces(data, bundle=bundle, held_out=True)
-    turner = load_turner(data)
-    pools = make_pools(faces, pdm, turner, plan, varied=True)
-    held_out = make_pools(held_out_faces, pdm, turner, plan, varied=False)
+    head = load_head_model(data)
+    pools = make_pools(faces, pdm, head, plan, varied=True)
+    held_out = make_pools(held_out_faces, pdm, head, plan, varied=False)
     weights, measured = [], []
     for level in range(len(plan.scales)):
         trained, result = train_scale(level, pools[level], held_out[level], out, plan)

@@ -131,7 +131,7 @@ def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], lis
     return photos, faces, load_photos(data / "detection" / "background.npz", held_out)
 
 
-def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
+def rotate_head(photo: Photo, yaw: float, pitch: float) -> Photo:
     """Return a crop with its head rotated in depth by means of its mesh; yaw and pitch in radians.
 
     Face profiling as in 300W-LP (Zhu et al. 2016): a ring of points behind the face moves with the head, the
@@ -199,7 +199,7 @@ class Composer:
                         centre[side % 2] = beyond if side < 2 else size - beyond
                 photo = self._pick(rng, self.crop_share)
                 if photo.mesh is not None and rng.random() < 0.3:
-                    photo = turned(photo, *np.radians(rng.uniform((-60, -15), (60, 15))))
+                    photo = rotate_head(photo, *np.radians(rng.uniform((-60, -15), (60, 15))))
                 faces += self._paste(rng, canvas, owner, number, photo, centre, target)
         if count and rng.random() < 0.3:
             self._occlude(rng, canvas, owner, faces)

@@ -16,7 +16,7 @@ from napari_face_landmarks.evaluation.split import split_masks
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training import labels
-from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks, steadied
+from napari_face_landmarks.training.mesh_regression import denoised, fit_regression, predict_landmarks
 
 LABELLED = ("landmarks_300w_train/helen_train.npz", "landmarks_300w_train/lfpw_train.npz")
 """Faces with manual iBUG landmarks, for research only."""
@@ -284,19 +284,19 @@ def _joined(parts: Sequence[Faces], weight: npt.NDArray[np.float64]) -> Faces:
 def _unify_convention(parts: list[Faces], calibration: labels.Calibration) -> None:
     """Convert the labels of all faces to the convention of the manually labelled files, in place.
 
-    Labels from meshes are replaced by predictions of a regression (`fit_reading`), except for the apertures
-    of the eyes; labels from templates become the mean of both; labels of rendered heads are aligned
+    Labels from meshes are replaced by predictions of a regression (`fit_regression`), except for the
+    apertures of the eyes; labels from templates become the mean of both; labels of rendered heads are aligned
     (`aligned_landmarks`).
     """
     manual = _joined(parts[: len(LABELLED)], np.ones(sum(len(part.names) for part in parts[: len(LABELLED)])))
-    regression = fit_reading(manual.mesh[manual.has_mesh], manual.landmarks[manual.has_mesh])
+    regression = fit_regression(manual.mesh[manual.has_mesh], manual.landmarks[manual.has_mesh])
     shares = {**OPEN_SHARES, **RESEARCH_SHARES}
     for number, stem in enumerate(shares, start=len(LABELLED)):
         part, known = parts[number], parts[number].has_mesh
         if not len(part.names):
             continue
         predicted = part.landmarks.copy()
-        predicted[known] = read_landmarks(part.mesh[known], regression)
+        predicted[known] = predict_landmarks(part.mesh[known], regression)
         if stem == AVATARS:
             yaw = np.full(len(known), 90.0)
             yaw[known] = _yaws(part.mesh[known], calibration)
@@ -308,10 +308,10 @@ def _unify_convention(parts: list[Faces], calibration: labels.Calibration) -> No
                 half = (part.landmarks[:, upper] - part.landmarks[:, lower]) / 2
                 mixed[:, upper], mixed[:, lower] = middle + half, middle - half
             part.landmarks[:] = mixed
-    steadied_landmarks = steadied(manual.landmarks, manual.mesh, manual.has_mesh)
+    denoised_landmarks = denoised(manual.landmarks, manual.mesh, manual.has_mesh)
     first = 0
     for part in parts[: len(LABELLED)]:
-        part.landmarks[:] = steadied_landmarks[first : first + len(part.names)]
+        part.landmarks[:] = denoised_landmarks[first : first + len(part.names)]
         first += len(part.names)
 
 

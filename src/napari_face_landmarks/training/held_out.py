@@ -15,7 +15,7 @@ FACES = 600
 SEED = 7
 
 
-def drawn_faces(faces: Faces, count: int) -> Faces:
+def draw_faces(faces: Faces, count: int) -> Faces:
     """Draw at most `count` faces, half of them with a shut or half-shut eye if there are enough."""
     rng = np.random.default_rng(SEED)
     shut = lid_apertures(faces.landmarks).min(axis=1) < HALF_SHUT
@@ -50,6 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run this step and write ``held_out.npz``."""
     args.out.mkdir(parents=True, exist_ok=True)
-    faces = drawn_faces(load_measured(args.data, bundle=args.bundle), args.faces)
+    faces = draw_faces(load_measured(args.data, bundle=args.bundle), args.faces)
     write_faces(faces, args.out / "held_out.npz")
     print(f"{args.out / 'held_out.npz'}: {len(faces.names)} faces for evaluate --measures")

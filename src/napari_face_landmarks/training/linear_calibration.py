@@ -223,7 +223,7 @@ def network_map(seen: Predictions, weight: npt.NDArray[np.floating], plan: Calib
     return fit_map(found, wanted, weights, plan.ridge, size, mirror, moves)
 
 
-def drawn(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats]:
+def draw_faces(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats]:
     """Return training faces with the labels used in evaluations, and their weights, (N,).
 
     All faces with manual iBUG labels are included; the others are drawn at random.
@@ -261,7 +261,7 @@ def fit_maps(data: Path, bundle: str, folder: Path, out: Path, plan: Calibration
     """
     held_out = load_faces(data, bundle=bundle, held_out=True)
     out.mkdir(parents=True, exist_ok=True)
-    faces, weight = drawn(data, bundle, plan)
+    faces, weight = draw_faces(data, bundle, plan)
     plain = with_map(folder / "pfld.onnx", out / "pfld.onnx", np.zeros((137, 136)))
     before = predict_faces(plain, held_out, plan)
     linear_map = network_map(predict_views(faces, plain, None, plan), weight, plan)

@@ -57,7 +57,7 @@ def _to_own(points: Floats, places: Floats, axes: Floats) -> Floats:
     return np.asarray((points - places[:, None]) @ np.linalg.inv(axes).transpose(0, 2, 1))
 
 
-def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floating]) -> MeshRegression:
+def fit_regression(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floating]) -> MeshRegression:
     """Fit manual landmarks (N, 68, 2) to meshes (N, 478, 3), in pixels, by PCA and ridge regression."""
     whole = np.asarray(meshes, dtype=np.float64)
     places, axes = _frames(whole)
@@ -74,16 +74,18 @@ def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floa
     return MeshRegression(mean, components, np.concatenate([middle[None], slopes]))
 
 
-def read_landmarks(meshes: npt.NDArray[np.floating], reading: MeshRegression) -> npt.NDArray[np.float32]:
+def predict_landmarks(
+    meshes: npt.NDArray[np.floating], regression: MeshRegression
+) -> npt.NDArray[np.float32]:
     """Predict landmarks, (N, 68, 2) float32, from meshes (N, 478, 3), in pixels."""
     whole = np.asarray(meshes, dtype=np.float64)
     places, axes = _frames(whole)
-    scores = (_own(whole, places, axes) - reading.mean) @ reading.components
-    own = (reading.weights[0] + scores @ reading.weights[1:]).reshape(-1, N_LANDMARKS, 2)
+    scores = (_own(whole, places, axes) - regression.mean) @ regression.components
+    own = (regression.weights[0] + scores @ regression.weights[1:]).reshape(-1, N_LANDMARKS, 2)
     return np.asarray(own @ axes.transpose(0, 2, 1) + places[:, None], dtype=np.float32)
 
 
-def steadied(
+def denoised(
     landmarks: npt.NDArray[np.float32], meshes: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
     """Return means of labels and cross-validated predictions where meshes are `known`, (N,) bool."""
@@ -93,7 +95,7 @@ def steadied(
     for number in range(FOLDS):
         others, own = known & (fold != number), fold == number
         if own.any() and others.any():
-            reading = fit_reading(meshes[others], landmarks[others])
-            predicted = read_landmarks(meshes[own], reading)
+            regression = fit_regression(meshes[others], landmarks[others])
+            predicted = predict_landmarks(meshes[own], regression)
             result[own] = HAND_SHARE * landmarks[own] + (1 - HAND_SHARE) * predicted
     return result

@@ -40,7 +40,7 @@ from napari_face_landmarks.training.labels import (
     resampled,
     template_landmarks,
 )
-from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks
+from napari_face_landmarks.training.mesh_regression import fit_regression, predict_landmarks
 
 OPEN_WEIGHTS = {
     "london_neutral": 3.0,
@@ -210,7 +210,9 @@ class _Labeller:
         if exact:
             landmarks = arrays["landmarks"][i].astype(np.float64)
         elif self.bundle == "research" and self.regression is not None:
-            landmarks = read_landmarks(mesh[None].astype(np.float32), self.regression)[0].astype(np.float64)
+            landmarks = predict_landmarks(mesh[None].astype(np.float32), self.regression)[0].astype(
+                np.float64
+            )
         else:
             landmarks = mesh[MESH_68, :2].copy()
             landmarks[48:] = mesh_lips(mesh, self.calibration)
@@ -260,7 +262,7 @@ def _manual_regression(data: Path) -> tuple[Any, Floats]:
         for offset in _lid_offsets(truth[36:48], mesh):
             offset[[1, 5], 1], offset[[2, 4], 1] = offset[[1, 5], 1].mean(), offset[[2, 4], 1].mean()
             offsets.append(offset)  # apertures are corrected by LID_KNOTS
-    return fit_reading(np.concatenate(meshes), np.concatenate(landmarks)), np.median(offsets, axis=0)
+    return fit_regression(np.concatenate(meshes), np.concatenate(landmarks)), np.median(offsets, axis=0)
 
 
 def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:

@@ -20,7 +20,7 @@ from napari_face_landmarks.evaluation.metrics import roc_area
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIDE, EYE_SIZE, MOUTH_SIDE, MOUTH_SIZE
-from napari_face_landmarks.training.augment import Generator, Image, compressed, cut, displaced, unsharp
+from napari_face_landmarks.training.augment import Generator, Image, compressed, cut, displaced, random_blur
 from napari_face_landmarks.training.from_onnx import load_exported
 from napari_face_landmarks.training.log import add_options, append_row, write_json
 from napari_face_landmarks.training.loop import Loop, floating, scheduled
@@ -320,7 +320,7 @@ def soften(image: Image, unit: float, rng: Generator) -> Image:
             image = compressed(image, 20, 85, rng)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     elif rng.random() < 0.5:
-        image = unsharp(image, unit, rng)
+        image = random_blur(image, unit, rng)
     if rng.random() < 0.15:
         image = compressed(image, 20, 85, rng)
     return np.asarray(image, dtype=np.uint8)

@@ -25,7 +25,7 @@ from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sampl
 from napari_face_landmarks.training import augment, pose_augmentation
 from napari_face_landmarks.training import faces as face_files
 from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
-from napari_face_landmarks.training.held_out import drawn_faces
+from napari_face_landmarks.training.held_out import draw_faces
 from napari_face_landmarks.training.labels import lid_apertures, pose_of
 from napari_face_landmarks.training.log import add_options, append_row, write_json
 from napari_face_landmarks.training.loop import Loop, floating, load_checkpoint, scheduled
@@ -193,7 +193,7 @@ class TrainingStream:
     def __init__(self, data: Path, bundle: str, plan: PfldPlan) -> None:
         self.plan = plan
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
-        self.turner = pose_augmentation.load_turner(data)
+        self.head = pose_augmentation.load_head_model(data)
         self.has_mesh = self.faces.has_mesh
         known = self.faces.trust
         self.trust = np.ones((len(self.has_mesh), 68), np.float32) if known is None else known
@@ -203,9 +203,9 @@ class TrainingStream:
 
     def _angles(self, mesh: npt.NDArray[np.float32]) -> tuple[float, float]:
         """Return pitch and yaw of a face mesh, radians."""
-        rotation = pose_of(mesh.astype(np.float64), self.turner.mean)[1]
+        rotation = pose_of(mesh.astype(np.float64), self.head.mean)[1]
         pitch = math.asin(np.clip(-rotation[2, 1], -1, 1))
-        return pitch, pose_augmentation.yaw_of_mesh(mesh.astype(np.float64), self.turner)
+        return pitch, pose_augmentation.yaw_of_mesh(mesh.astype(np.float64), self.head)
 
     def _face(
         self, i: int, rng: augment.Generator
@@ -225,11 +225,9 @@ class TrainingStream:
             if target * side > yaw * side:  # otherwise already turned further
                 added_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
             added_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
-        expression = (
-            pose_augmentation.drawn_expression(mesh, self.turner, rng) if changes_expression else None
-        )
-        picture, points = pose_augmentation.turned(
-            image, landmarks, mesh, self.turner, added_yaw, added_pitch, expression, rng
+        expression = pose_augmentation.draw_expression(mesh, self.head, rng) if changes_expression else None
+        picture, points = pose_augmentation.rotate_head(
+            image, landmarks, mesh, self.head, added_yaw, added_pitch, expression, rng
         )
         return picture, points, pitch + added_pitch, yaw + added_yaw
 
@@ -514,7 +512,7 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
     loop.resume()
     batches = prefetch(stream.batches(loop.step))
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
-    measured = drawn_faces(face_files.load_measured(data, bundle=bundle), MEASURED_FACES)
+    measured = draw_faces(face_files.load_measured(data, bundle=bundle), MEASURED_FACES)
     metrics: dict[str, Any] = {}
     bar = tqdm(batches, total=plan.steps, initial=loop.step, desc="pfld", unit="step")
     for arrays in bar:

@@ -38,7 +38,7 @@ FOREHEAD = np.array([10, 338, 297, 332, 284, 251, 389, 162, 21, 54, 103, 67, 109
 
 
 @dataclass(frozen=True)
-class Turner:
+class HeadModel:
     """Mean mesh, and triangulation of mesh and surroundings for all faces."""
 
     mean: Floats  # (478, 3)
@@ -46,7 +46,7 @@ class Turner:
     triangles: npt.NDArray[np.int64]  # (K, 3); of vertices of the skin, rings and eight points of the square
 
 
-def make_turner(mean: Floats) -> Turner:
+def make_head_model(mean: Floats) -> HeadModel:
     """Triangulate a frontal mean mesh, (478, 3) with outer eye corners 1 apart, and its surroundings."""
     outline = np.unique(np.concatenate([labels.MESH_OVAL, FOREHEAD]))
     around = mean[outline, :2] - mean[outline, :2].mean(axis=0)
@@ -55,12 +55,12 @@ def make_turner(mean: Floats) -> Turner:
     # noise separates points that coincide
     grain = np.random.default_rng(0).normal(0, 1e-4, (len(points), 2))
     triangles = Delaunay(points[:, :2] + grain).simplices
-    return Turner(mean, outline, np.asarray(triangles, dtype=np.int64))
+    return HeadModel(mean, outline, np.asarray(triangles, dtype=np.int64))
 
 
-def load_turner(data: Path) -> Turner:
-    """Return the turner for the mean mesh of the labels' calibration."""
-    return make_turner(labels.load_calibration(data).mean)
+def load_head_model(data: Path) -> HeadModel:
+    """Return the head model for the mean mesh of the labels' calibration."""
+    return make_head_model(labels.load_calibration(data).mean)
 
 
 def _surroundings(
@@ -86,24 +86,24 @@ def rotation_about(yaw: float, pitch: float) -> Floats:
     return np.asarray(tilt @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]))
 
 
-def yaw_of_mesh(mesh: Floats, turner: Turner) -> float:
-    """Return the yaw of a face, radians, with the sign of the yaw of `turned`."""
-    rotation = labels.pose_of(mesh, turner.mean)[1]
+def yaw_of_mesh(mesh: Floats, head: HeadModel) -> float:
+    """Return the yaw of a face, radians, with the sign of the yaw of `rotate_head`."""
+    rotation = labels.pose_of(mesh, head.mean)[1]
     return math.atan2(rotation[0, 2], rotation[2, 2])
 
 
-def drawn_expression(mesh: npt.NDArray[np.floating], turner: Turner, rng: np.random.Generator) -> Expression:
+def draw_expression(mesh: npt.NDArray[np.floating], head: HeadModel, rng: np.random.Generator) -> Expression:
     """Draw an expression for a face mesh (478, 3) in image coordinates."""
     whole = np.asarray(mesh, dtype=np.float64)
-    unit, pose, place = labels.pose_of(whole, turner.mean)
+    unit, pose, place = labels.pose_of(whole, head.mean)
     return random_expression((whole - place) @ pose / unit, rng)
 
 
-def turned(
+def rotate_head(
     image: npt.NDArray[np.uint8],
     landmarks: npt.NDArray[np.float32],
     mesh: npt.NDArray[np.floating],
-    turner: Turner,
+    head: HeadModel,
     yaw: float,
     pitch: float = 0.0,
     expression: Expression | None = None,
@@ -115,7 +115,7 @@ def turned(
     are added to the pose. `rng` draws the inside of a mouth that `expression` opens.
     """
     whole = np.asarray(mesh, dtype=np.float64)
-    unit, pose, place = labels.pose_of(whole, turner.mean)
+    unit, pose, place = labels.pose_of(whole, head.mean)
     points = np.concatenate([landmarks, whole[labels.MESH_68, 2:]], axis=1)
     deformed = whole
     if expression is not None:
@@ -126,10 +126,10 @@ def turned(
         points[:17] += unit * jaw @ pose.T
     rotation = rotation_about(yaw, pitch)
     # the head rotates about a point between the ears
-    pivot = whole[turner.outline].mean(axis=0) + np.array([0, 0, 0.3 * unit])
+    pivot = whole[head.outline].mean(axis=0) + np.array([0, 0, 0.3 * unit])
     after_mesh = (deformed - pivot) @ rotation.T + pivot
-    before, after = _surroundings(whole, after_mesh, unit, rotation, turner.outline)
-    picture = draw_triangles(image, before[:, :2], after, turner.triangles)
+    before, after = _surroundings(whole, after_mesh, unit, rotation, head.outline)
+    picture = draw_triangles(image, before[:, :2], after, head.triangles)
     if expression is not None and expression.opening > 0 and rng is not None:
         fill_mouth(picture, after_mesh[UPPER_INNER, :2], after_mesh[LOWER_INNER, :2], rng)
     points = (points - pivot) @ rotation.T + pivot
