@@ -16,9 +16,9 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.anchor_frames import (
-    LIPS_OFF,
-    MOST_DEFORMED,
-    MOST_OFF,
+    MAX_DEFORMATION,
+    MAX_EYE_DEVIATION,
+    MAX_LIP_DEVIATION,
     anchor_interval,
     interpolate,
     is_confirmed,
@@ -138,7 +138,7 @@ def test_interpolation_against_numpy(steps: int) -> None:
         for share, calm in ((0.7, True), (1.6, False)):
             bent = after.copy()
             signs = np.where(np.arange(68)[region] % 2, 1, -1)
-            bent[region, 1] += share * MOST_DEFORMED * unit * signs
+            bent[region, 1] += share * MAX_DEFORMATION * unit * signs
             assert interpolate(before, bent, *given) == calm
     assert not interpolate(before, after + np.float32(unit), *given), "too far"
     assert not interpolate(before, np.full_like(after, np.nan), *given)
@@ -153,7 +153,7 @@ def test_part_models_confirm_or_not() -> None:
     placed[36:] += 2
     anchor_placed[36:] += 2
     assert is_confirmed(given, placed, anchor, anchor_placed)
-    for part, most in ((slice(36, 48), MOST_OFF), (slice(48, 68), LIPS_OFF)):
+    for part, most in ((slice(36, 48), MAX_EYE_DEVIATION), (slice(48, 68), MAX_LIP_DEVIATION)):
         for share, wanted in ((0.9, True), (1.1, False)):
             off = placed.copy()
             off[part, 0] += share * most * unit

@@ -49,7 +49,7 @@ def test_a_cut_to_another_person_starts_a_track(
     tracks = tracker.track(np.concatenate([one, other]), fps=25)
     assert tracks.meta["cuts"] == [N]
     said = (
-        f"After scene cuts a face is another person (face 1 from frame {N} on): each is measured by itself, "
+        f"After scene cuts a face is another person (face 1 from frame {N} on): each is a separate face, "
         "and who comes back may be a new face.",
     )
     assert tracks.warnings == (() if settings.get("max_faces") else said)

@@ -459,7 +459,7 @@ def test_pictures_from_another_video_are_refused(tmp_path: Path, clip: Path) -> 
     tracks = make_tracks(6)
     tracks.meta.update(height=height + 2, width=width)
     for write in (visualization.write_overlay, visualization.contact_sheet):
-        with pytest.raises(ImageError, match="give the video that they were made on"):
+        with pytest.raises(ImageError, match="give the video that was tracked"):
             write(tmp_path / "new.mp4", clip, tracks)
     assert not (tmp_path / "new.mp4").exists()
     tracks.meta.update(height=height)

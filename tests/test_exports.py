@@ -194,7 +194,7 @@ def test_the_focal_length_is_recorded_and_used(
             focal_in_pixels(wrong, (1080, 1920))
     assert focal_in_pixels("50px", (120, 160)) == 50
     for unclear in ("50", 50, 299.9, "85.0"):
-        with pytest.raises(SettingsError, match=r"without a unit: give .*px for pixels, or .*mm for"):
+        with pytest.raises(SettingsError, match=r"needs a unit: give .*px for pixels, or .*mm for"):
             focal_in_pixels(unclear, (120, 160))
     with pytest.raises(SettingsError, match="size of the frames is not known"):
         with_focal(empty_tracks([0], 1), 1000)

@@ -104,8 +104,8 @@ def test_boxes_are_read_from_plain_values_and_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([], "name nothing else"),
-        ({"look": [], "faces": []}, "name nothing else"),
+        ([], "remove other keys"),
+        ({"look": [], "faces": []}, "remove other keys"),
         ({"look": {"box": [0, 0, 9, 9]}}, "in brackets"),
         ({"look": [[0, 0, 9, 9]]}, "A box is given as"),
         ({"look": [{"box": "abcd"}]}, "A box is given as"),

@@ -161,7 +161,7 @@ def test_who_waits_for_a_result_does_that_work_first_and_once(threads: int) -> N
     with Workers(threads) as workers:
         if threads == 2:
             busy = workers.submit(lambda: go.wait(10))
-            while not busy._taken:
+            while not busy._started:
                 time.sleep(0.001)
         promises = [workers.submit(lambda number=number: done.append(number)) for number in range(3)]
         workers.result(promises[2])

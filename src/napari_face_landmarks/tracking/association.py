@@ -1,4 +1,4 @@
-"""Identities: newly detected faces are assigned to the slot whose last face was nearest."""
+"""Association of new detections with slots, the indices of the face axis, by distance."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Floats = npt.NDArray[np.float32]
 def assign_slots(
     boxes: npt.NDArray[np.floating], free: list[int], last_boxes: dict[int, Floats], last_seen: dict[int, int]
 ) -> list[tuple[int, int]]:
-    """Give newly detected faces, boxes (N, 4 or more), a free slot each; pairs of face and slot.
+    """Assign newly detected faces, boxes (N, 4 or more), to free slots; return (face, slot) pairs.
 
-    A face gets the free slot whose last face was nearest, if the distance of the centres is less than a
-    face's size; otherwise an unused slot, then the one unused for longest. Faces are assigned best first;
-    those beyond the number of free slots are dropped.
+    Pairs of a face and a slot's last face are matched by increasing distance of their centres, up to the
+    longer side of the face's box. The other faces get unused slots first, then those unused for longest.
+    `boxes` are ordered best first; faces beyond the number of free slots are dropped.
     """
     boxes = np.asarray(boxes, dtype=np.float64)[: len(free)]
-    middle, longest = centres(boxes), np.maximum(sizes(boxes).max(axis=1), 1.0)
+    centre, size = centres(boxes), np.maximum(sizes(boxes).max(axis=1), 1.0)
     candidates = []
     for slot in free:
         if slot in last_boxes:
             last = np.asarray(last_boxes[slot], dtype=np.float64)
-            apart = np.linalg.norm(middle - centres(last), axis=1) / longest
-            candidates += [(float(d), face, slot) for face, d in enumerate(apart) if d < 1.0]
+            distances = np.linalg.norm(centre - centres(last), axis=1) / size
+            candidates += [(float(d), face, slot) for face, d in enumerate(distances) if d < 1.0]
     pairs: list[tuple[int, int]] = []
     for _, face, slot in sorted(candidates):
         if all(face != f and slot != s for f, s in pairs):

@@ -125,7 +125,7 @@ def follow_clnf(
                 dict(last_boxes),
                 dict(last_seen),
                 len(context.warnings),
-                **context.at_cuts(),
+                **context.cuts_state(),
             )
             yield result, partial(_same, after)
 

@@ -1,4 +1,4 @@
-"""Models, settings and statistics of a run, shared by its frame source, trackers and smoothing."""
+"""Models, settings, statistics and warnings of a run, shared by all stages of tracking."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from napari_face_landmarks.tracking.state import FacesState
 
 @dataclass
 class RunContext:
-    """Models and settings of a run, and its statistics and warnings, which grow during the run."""
+    """Models and settings of a run, and the statistics, warnings and scene cuts collected during it."""
 
     models: Models
     settings: TrackerSettings
     engine: ModuleType = numba_engine  # `clnf.numba_engine` or `clnf.reference`
-    # how many threads compute at a time; with 1 everything runs in the caller's. The results do not depend on
-    # it
+    # computing threads; 1 runs everything in the caller's thread. Results do not depend on it
     threads: int = 1
-    regions: Regions = field(default_factory=Regions)  # where to look for faces, and what to ignore
-    stats: RunStats = field(default_factory=RunStats)  # counts and times
-    warnings: list[str] = field(default_factory=list)  # what went wrong, one sentence each
-    broken_off: bool = False  # whether the frames ended before their announced end
-    # frames not yet tracked on which much of the image changes; see `watch_for_cuts`
+    regions: Regions = field(default_factory=Regions)
+    stats: RunStats = field(default_factory=RunStats)
+    warnings: list[str] = field(default_factory=list)  # one sentence each
+    broken_off: bool = False  # whether the frames ended early because of an error
+    # for frames read but not yet tracked on which much of the image changes: the previous image and the share
+    # of changed pixels; see `watch_for_cuts`
     jumps: dict[int, tuple[npt.NDArray[np.uint8], float]] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)  # first frames after cuts
-    # frame and slot where, after a cut, the track of another person begins
+    # (frame, slot) of each track of a different person that begins after a cut
     new_tracks: list[tuple[int, int]] = field(default_factory=list)
-    # by slot, the appearance of the face before a cut; see `look_of`
+    # by slot, thumbnail of the face before a cut; see `cuts.face_thumbnail`
     looks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
-    live: bool = False  # whether latency matters, so that no frame waits for the next one
-    # PFLD runs at least on frames whose number is a multiple of this; see `anchor_frames.anchor_interval`
+    live: bool = False  # minimise latency: no frame waits for the next one
+    # interval of anchor frames, the multiples of this number; see `anchor_frames.anchor_interval`
     pfld_every: int = 1
 
-    def at_cuts(self) -> dict[str, Any]:
-        """Return what `FacesState` keeps of cuts."""
+    def cuts_state(self) -> dict[str, Any]:
+        """Return the fields of `FacesState` about scene cuts."""
         return {
             "cuts": tuple(self.cuts),
             "new_tracks": tuple(self.new_tracks),
@@ -55,7 +55,10 @@ class RunContext:
         }
 
     def ends_at(self, error: FaceLandmarksError, first: bool) -> bool:
-        """Record an error that came in place of a frame, and return whether it ends the run."""
+        """Record the error of an unreadable frame as a warning; return whether it ends the run.
+
+        Raises it if it would end the run at its first frame.
+        """
         ends = isinstance(error, VideoError)
         if ends and first:
             raise error
@@ -68,4 +71,4 @@ Tracked = tuple[FrameResult, Callable[[], FacesState] | None]
 """A frame's result before smoothing, and a function that returns the state of the faces after it."""
 Frames = Iterator[tuple[int, Frame]]
 Follow = Callable[[RunContext, Frames, FacesState | None], Generator[Tracked, None, None]]
-"""A tracker: tracks faces through frames, from an optional state."""
+"""A tracker: yields the results of frames, from an optional initial state."""

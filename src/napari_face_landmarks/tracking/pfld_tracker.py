@@ -480,7 +480,7 @@ def _state(
     ]
     looks = [(look.crops, look.faces) for look in ahead]
     last = slots.last_boxes.copy(), slots.last_seen.copy(), len(context.warnings)
-    return partial(_built_state, next_index, faces, looks, last, context.at_cuts())
+    return partial(_built_state, next_index, faces, looks, last, context.cuts_state())
 
 
 def _built_state(
@@ -488,7 +488,7 @@ def _built_state(
     faces: list[tuple[Face, tuple[Floats, Floats, Floats, tuple[Floats, ...]]] | None],
     looks: list[tuple[Floats, list[Face]]],
     last: tuple[dict[int, Floats], dict[int, int], int],
-    at_cuts: dict[str, Any],
+    cuts_state: dict[str, Any],
 ) -> FacesState:
     slot_of = {id(face[0]): slot for slot, face in enumerate(faces) if face is not None}
     return FacesState(
@@ -498,7 +498,7 @@ def _built_state(
             AheadState(crops, tuple(slot_of.get(id(face), -1) for face in known)) for crops, known in looks
         ),
         *last,
-        **at_cuts,
+        **cuts_state,
     )
 
 

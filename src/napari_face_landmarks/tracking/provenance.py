@@ -1,4 +1,4 @@
-"""Provenance of a result: code, models and libraries."""
+"""Provenance of a result: code, models and library versions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.versions import __version__, library_versions
 
 COMPUTING = ("video", "detection", "pfld", "parts", "clnf", "tracking", "ibug.py", "jit.py")
-"""The packages and modules on which landmarks depend, besides the models and the libraries."""
+"""Packages and modules whose code determines the landmarks."""
 _installed = lru_cache(library_versions)
 
 
 def provenance(models: Models) -> dict[str, Any]:
-    """Return what `Tracks.meta` records of code, models (hashes included) and libraries of a run."""
+    """Return the entries of `Tracks.meta` about code, models and libraries, with SHA-256 hashes."""
     experts = {}
     if isinstance(models.experts, OnnxExperts):
         experts["experts"] = f"ONNX Runtime: {', '.join(models.experts.session.get_providers())}"
@@ -37,7 +37,7 @@ def provenance(models: Models) -> dict[str, Any]:
 
 
 def code_fingerprint(folder: Path | None = None) -> str:
-    """Return the SHA-256 of the source code that computes landmarks: names and text of `COMPUTING`."""
+    """Return the SHA-256 of the source code that computes landmarks: file names and text of `COMPUTING`."""
     return _installed_fingerprint() if folder is None else _fingerprint(folder)
 
 
@@ -47,16 +47,16 @@ def _installed_fingerprint() -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in COMPUTING:
         path = folder / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             text = b"\n".join(file.read_bytes().splitlines())
-            found.update(f"{file.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
-    return found.hexdigest()
+            digest.update(f"{file.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()
 
 
 def models_sha256(card: Mapping[str, Any]) -> dict[str, str]:
-    """Return the sha256 of each file of a bundle, which were checked when it was loaded."""
+    """Return the SHA-256 of each file of a bundle from its card, verified when the bundle was loaded."""
     files = card.get("files", {})
     return {str(name): str(entry["sha256"]) for name, entry in sorted(files.items())}

@@ -1,4 +1,4 @@
-"""A notice to the user, once per run, that refinement has switched on and what speed to expect."""
+"""Notice to the user, once per run, that CLNF has switched on, with the expected speed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.stats import RunStats
 
 FRAMES_MEASURED = 8
-"""Frames after the switch that are timed; refinement stays on for more."""
+"""Number of frames timed after CLNF switches on; fewer than it stays on."""
 
 
 @dataclass
 class RefinementNotice:
-    """Detect in the frames of a run in auto mode that CLNF has switched on."""
+    """Watch the frames of a run in auto mode for the first one refined by CLNF."""
 
-    switched_on: tuple[int, float] | None = None  # frames done and seconds gone by when it did
-    given: bool = False  # whether the sentence was given
+    switched_on: tuple[int, float] | None = None  # finished frames and elapsed seconds at the switch
+    given: bool = False  # whether the sentence was returned
 
     def look(self, result: FrameResult, stats: RunStats) -> str | None:
-        """Add a finished frame; return the sentence when it is due, which is once a run."""
+        """Process a finished frame; return the sentence when it is due, once per run."""
         if self.switched_on is None:
             if (result.source == CLNF).any():
                 self.switched_on = (stats.frames, stats.seconds)
@@ -29,7 +29,7 @@ class RefinementNotice:
         return None
 
     def sentence(self, stats: RunStats) -> str | None:
-        """Return the sentence if refinement switched on and it was not given yet; for the end of a run."""
+        """Return the sentence if CLNF has switched on and it was not returned yet, as at the end of a run."""
         if self.switched_on is None or self.given:
             return None
         self.given = True

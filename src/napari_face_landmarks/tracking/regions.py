@@ -17,21 +17,21 @@ from napari_face_landmarks.files.json_file import read_json
 
 Floats = npt.NDArray[np.float32]
 LARGEST_FILE = 1 << 20
-MOST_REGIONS = 1000
+MAX_REGIONS = 1000
 LARGEST = 1e8
-"""The largest number that a file of boxes may have, pixels or frames."""
+"""Maximum of a coordinate (pixels) or a frame number in a file of boxes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A box on some frames.
+    """A box that applies to a range of frames.
 
     Parameters
     ----------
     box : (float, float, float, float)
-        x0, y0, x1, y1, pixels; for a face from the forehead to the chin.
+        x0, y0, x1, y1 in pixels; a face from forehead to chin.
     first, last : int, optional
-        First and last frame for which it is valid; by default those of the video.
+        First and last frame to which the box applies; by default those of the video.
 
     Raises
     ------
@@ -48,62 +48,64 @@ class Region:
         finite = len(sides) == 4 and all(math.isfinite(side) for side in sides)
         if not finite or self.box[2] - self.box[0] < 1 or self.box[3] - self.box[1] < 1:
             raise ImageError(
-                f"The box {self.box} is not valid: give x0, y0, x1, y1 with x1 > x0, y1 > y0, in pixels."
+                f"The box {self.box} is not valid: give x0, y0, x1, y1 in pixels, with x1 > x0 and y1 > y0."
             )
         if self.first is not None and self.last is not None and self.last < self.first:
-            raise ImageError(f"A box is for the frames {self.first} to {self.last}: give them in order.")
+            raise ImageError(
+                f"A box has the first frame {self.first} and the last {self.last}: give them in order."
+            )
 
-    def holds(self, frame: int) -> bool:
-        """Return whether it holds on a frame."""
+    def applies(self, frame: int) -> bool:
+        """Return whether the box applies to a frame."""
         return (self.first is None or frame >= self.first) and (self.last is None or frame <= self.last)
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Regions of a video that a user gives.
+    """Regions in which faces are searched or ignored.
 
     Parameters
     ----------
     look : tuple of Region
-        A face is searched for here if the detector misses it and fewer faces are tracked than wanted; always
-        on the first frame of each box.
+        Boxes in which a face is searched while fewer than `max_faces` faces are tracked: whenever the
+        detector runs, and on the first frame of each box.
     ignore : tuple of Region
-        Faces whose centre is in one of these are ignored.
+        Faces whose centre is in one of these boxes are ignored.
     """
 
     look: tuple[Region, ...] = ()
     ignore: tuple[Region, ...] = ()
 
     def __bool__(self) -> bool:
-        """Return whether there are any."""
+        """Return whether there are any boxes."""
         return bool(self.look or self.ignore)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the regions as `regions_from_dict` takes them, ready for JSON."""
+        """Return the regions as plain values for JSON, the input of `regions_from_dict`."""
         return {name: [_as_dict(region) for region in getattr(self, name)] for name in ("look", "ignore")}
 
     def begins(self, frame: int) -> bool:
-        """Return whether a box to look in begins on a frame."""
+        """Return whether `frame` is the first frame of a box in `look`."""
         return any(region.first == frame for region in self.look)
 
     def boxes(self, frame: int) -> Floats:
-        """Return the boxes to look in on a frame, (N, 5) float32, with the score 1."""
-        found = [(*region.box, 1.0) for region in self.look if region.holds(frame)]
-        return np.array(found, dtype=np.float32).reshape(-1, 5)
+        """Return the boxes of `look` on a frame with a score of 1, (N, 5) float32."""
+        boxes = [(*region.box, 1.0) for region in self.look if region.applies(frame)]
+        return np.array(boxes, dtype=np.float32).reshape(-1, 5)
 
     def ignores(self, boxes: npt.NDArray[np.floating], frame: int) -> npt.NDArray[np.bool_]:
-        """Return which faces are ignored on a frame, (N,) bool, by their boxes, (N, 4 or more)."""
-        return inside(centres(np.asarray(boxes)), [region for region in self.ignore if region.holds(frame)])
+        """Return whether each face is ignored on a frame, (N,) bool, from its box, (N, 4 or more)."""
+        return inside(centres(np.asarray(boxes)), [region for region in self.ignore if region.applies(frame)])
 
 
 def inside(points: npt.NDArray[np.floating], regions: Sequence[Region]) -> npt.NDArray[np.bool_]:
-    """Return which points, (N, 2) x then y, are in one of the regions, (N,) bool."""
-    found = np.zeros(len(points), dtype=np.bool_)
+    """Return whether each point, (N, 2) x then y, is in one of the regions, (N,) bool."""
+    result = np.zeros(len(points), dtype=np.bool_)
     for region in regions:
         x0, y0, x1, y1 = region.box
         x, y = points[:, 0], points[:, 1]
-        found |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-    return found
+        result |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    return result
 
 
 def _as_dict(region: Region) -> dict[str, Any]:
@@ -112,26 +114,26 @@ def _as_dict(region: Region) -> dict[str, Any]:
 
 
 def regions_from_dict(values: Any) -> Regions:
-    """Return regions from plain values.
+    """Convert plain values, such as parsed JSON, to regions.
 
     Parameters
     ----------
     values : object
-        ``{"look": [...], "ignore": [...]}``, each a list, which may be missing, of
-        ``{"box": [x0, y0, x1, y1], "first": 10, "last": 20}``; first and last may be missing.
+        ``{"look": [...], "ignore": [...]}``, both optional lists of
+        ``{"box": [x0, y0, x1, y1], "first": 10, "last": 20}``; first and last are optional.
 
     Raises
     ------
     SettingsError
-        If they are invalid, or more than `MOST_REGIONS`.
+        If they are invalid, or if there are more than `MAX_REGIONS`.
     """
     if not isinstance(values, Mapping) or not set(values) <= {"look", "ignore"}:
-        raise SettingsError('Boxes are given as {"look": [...], "ignore": [...]}: name nothing else.')
+        raise SettingsError('Boxes are given as {"look": [...], "ignore": [...]}: remove other keys.')
     lists = {name: values.get(name, []) for name in ("look", "ignore")}
     if not all(isinstance(found, (list, tuple)) for found in lists.values()):
-        raise SettingsError('"look" and "ignore" are lists of boxes: give them in brackets.')
-    if sum(map(len, lists.values())) > MOST_REGIONS:
-        raise SettingsError(f"There are more than {MOST_REGIONS} boxes: give fewer.")
+        raise SettingsError('"look" and "ignore" must be lists of boxes: put the boxes in brackets.')
+    if sum(map(len, lists.values())) > MAX_REGIONS:
+        raise SettingsError(f"There are more than {MAX_REGIONS} boxes: remove some.")
     return Regions(*(tuple(map(_region, found)) for found in lists.values()))
 
 
@@ -140,7 +142,7 @@ def _region(values: Any) -> Region:
     if not isinstance(box, (list, tuple)) or not set(values) <= {"box", "first", "last"}:
         raise SettingsError(
             f'A box is given as {{"box": [x0, y0, x1, y1], "first": 10, "last": 20}}, not as {values!r:.60}: '
-            "first and last may be left out."
+            "first and last are optional."
         )
     frames = [values.get(name) for name in ("first", "last")]
     if not all(_is_number(side) and abs(side) <= LARGEST for side in box) or not all(
@@ -148,7 +150,7 @@ def _region(values: Any) -> Region:
         for frame in frames
     ):
         raise SettingsError(
-            f"The box {values!r:.60} has a value that is not a number: give pixels, and whole frames from 0."
+            f"The box {values!r:.60} has an invalid value: give pixels, and whole frame numbers from 0."
         )
     try:
         return Region(tuple(map(float, box)), *frames)  # type: ignore[arg-type]  # Region checks the length
@@ -161,7 +163,7 @@ def _is_number(value: object) -> bool:
 
 
 def read_regions(path: str | os.PathLike[str]) -> Regions:
-    """Read regions from a JSON file of what `regions_from_dict` takes.
+    """Read regions from a JSON file with the content that `regions_from_dict` takes.
 
     Raises
     ------

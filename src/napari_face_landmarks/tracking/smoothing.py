@@ -1,4 +1,4 @@
-"""Temporal smoothing without lag: each frame is averaged with its neighbours in steady motion."""
+"""Temporal smoothing without lag: symmetric pairs of neighbouring frames, weighted bilaterally."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from napari_face_landmarks.jit import exact_kernel
 Floats = npt.NDArray[np.float32]
 
 TOLERANCE = 0.02
-"""How far a pair of frames may be from steady motion (a standard deviation), in inter-ocular distances."""
+"""Standard deviation of the bilateral weight: deviation from uniform motion, inter-ocular distances."""
 LID_TOLERANCE = 0.004
-"""The same for the distance between the lids: a blink changes it by little more than `TOLERANCE`."""
+"""The same for the distance between the lids, which a blink changes by little more than `TOLERANCE`."""
 LID_NOISE = 1.2
-"""Noise of a lid's landmark over that of the landmarks that neither blinks nor speech move (`STEADY`)."""
+"""Noise of a lid landmark relative to the `STEADY` landmarks, which neither blinks nor speech move."""
 UPPER_LIDS, LOWER_LIDS = np.array([[37, 38], [43, 44]]), np.array([[41, 40], [47, 46]])
 STEADY = np.array([*range(27, 36), 36, 39, 42, 45])
 FASTEST_BY_FRAMES = 60.0
-"""Frames per second up to which the window is as many frames as set; beyond, it is as long in seconds."""
-HIGHEST_RATE = 1000.0
+"""Frames per second up to which the window is in frames; at higher rates its duration is constant."""
+MAX_RATE = 1000.0
 
 
 def window_at_rate(window: int, fps: float | None) -> int:
-    """Return the window, odd, in frames: at high frame rates the time that it takes at 60 fps.
+    """Return the odd window length in frames; above 60 fps, with the duration that it has at 60 fps.
 
     Examples
     --------
@@ -36,19 +36,19 @@ def window_at_rate(window: int, fps: float | None) -> int:
     """
     if window == 1 or fps is None or not fps > FASTEST_BY_FRAMES:
         return window
-    return 2 * round((window * min(fps, HIGHEST_RATE) / FASTEST_BY_FRAMES - 1) / 2) + 1
+    return 2 * round((window * min(fps, MAX_RATE) / FASTEST_BY_FRAMES - 1) / 2) + 1
 
 
 def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
-    """Smooth the middle frame of a window, (2 k + 1, F, 68, 2) px, (F, 68, 2); NaN stays NaN.
+    """Return the smoothed middle frame, (F, 68, 2), of a window, (2 k + 1, F, 68, 2) px; NaN stays NaN.
 
-    Frames at the same distance before and after are averaged as pairs: uniform motion is preserved, without
-    lag or rounding off. The outermost pair has half the weight, which removes what alternates from frame to
-    frame, as with CLNF on every second one. The weight of a pair is a Gaussian of the distance of its mean
-    from the middle frame, with the standard deviation `tolerance` in inter-ocular distances (a bilateral
-    filter, Tomasi and Manduchi 1998, in time), so that cuts stay sharp. For the lids of an eye, a pair counts
-    only where their distance is that of the middle frame, within the noise of the face's steady landmarks, so
-    that blinks are kept.
+    Frames at the same distance before and after the middle one are averaged in pairs, so that uniform motion
+    is preserved without lag. The outermost pair has half the weight, which cancels alternation between
+    frames, as with CLNF on every second frame. The weight of a pair is a Gaussian of the distance of its mean
+    from the middle frame, with the standard deviation `tolerance` in inter-ocular distances (a temporal
+    bilateral filter, Tomasi and Manduchi 1998), so that abrupt motion stays sharp. For the lids, the weight
+    also decreases if the distance between them differs from the middle frame by more than the noise of the
+    face's steady landmarks, so that blinks are kept.
     """
     if len(window) == 1:
         return np.array(window[0], dtype=np.float32)
@@ -57,20 +57,20 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
     return smoothed
 
 
-def smooth_at(landmarks: Callable[[int], Floats | None], place: int, window: int) -> Floats:
-    """Smooth one frame's landmarks over a window; `landmarks(position)` returns (F, 68, 2) px or None."""
-    middle = landmarks(place)
+def smooth_at(landmarks: Callable[[int], Floats | None], index: int, window: int) -> Floats:
+    """Smooth the frame at an index over a window; `landmarks(index)` returns (F, 68, 2) px or None."""
+    middle = landmarks(index)
     assert middle is not None
-    around = np.empty((window, *middle.shape), np.float32)
+    frames = np.empty((window, *middle.shape), np.float32)
     for row in range(window):
-        points = landmarks(place - window // 2 + row)
-        around[row] = np.nan if points is None else points
-    return smooth_centre(around)
+        points = landmarks(index - window // 2 + row)
+        frames[row] = np.nan if points is None else points
+    return smooth_centre(frames)
 
 
 @exact_kernel
 def _noise(window: Floats, face: int) -> float:
-    """Return the variance of a coordinate of the steady landmarks, from their second differences."""
+    """Return the noise variance per coordinate of the steady landmarks, from their second differences."""
     total, count = 0.0, 0
     for t in range(1, window.shape[0] - 1):
         for i in STEADY:
@@ -85,10 +85,11 @@ def _noise(window: Floats, face: int) -> float:
 
 @exact_kernel
 def _lid_weight(window: Floats, face: int, eye: int, k: int, noise: float, tolerance: float) -> float:
-    """Return the weight of a pair of frames for the lids of an eye, 0 to 1.
+    """Return the weight of the k-th pair of frames for the lids of an eye, 0 to 1.
 
-    The vector between the lids is a mean over two pairs of landmarks: noise contributes 3 variances of a
-    coordinate to the mean square of the middle frame minus the pair; twice that is tolerated.
+    The vector between the lids is a mean over two pairs of landmarks. In its squared difference between the
+    middle frame and the mean of the pair, noise contributes 3 variances of a coordinate; twice that is
+    tolerated.
     """
     reach = window.shape[0] // 2
     square = 0.0
@@ -101,7 +102,7 @@ def _lid_weight(window: Floats, face: int, eye: int, k: int, noise: float, toler
                 apart -= (float(window[t, face, lower, axis]) - float(window[t, face, upper, axis])) / 2
         square += (apart / 2) ** 2
     if not math.isfinite(square):
-        return 1.0  # such a pair does not count in any case
+        return 1.0  # the pair is skipped in any case
     return math.exp(-max(square - 6 * noise, 0.0) / (2 * (tolerance * tolerance + 3 * noise)))
 
 

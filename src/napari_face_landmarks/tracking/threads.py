@@ -1,4 +1,4 @@
-"""Asynchronous work on a few threads, or on none, with the same results."""
+"""Thread pool for the stages of tracking; with one thread, work runs in the caller's thread."""
 
 from __future__ import annotations
 
@@ -17,49 +17,51 @@ MOST_THREADS = 64
 
 
 def checked_threads(threads: object) -> int:
-    """Return a valid number of threads, or raise an error."""
+    """Return the number of threads, or raise a `SettingsError` if it is not valid."""
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise SettingsError(f"threads is {threads!r}: give a whole number from 1 to {MOST_THREADS}.")
     return threads
 
 
 def thread_pool(threads: int) -> ThreadPoolExecutor:
-    """Return a pool for a run; its threads have a lower priority in a run behind a window."""
+    """Return an executor for a run; its threads have a lower priority behind a GUI."""
     return ThreadPoolExecutor(threads, "face-landmarks", give_way, (works_behind_a_window(),))
 
 
 class Promise(Generic[T]):
-    """The result or exception of submitted work."""
+    """Result or exception of submitted work, possibly pending."""
 
-    __slots__ = ("_error", "_finished", "_taken", "_then", "_value", "_waits_for", "_work", "done")
+    __slots__ = ("_dependents", "_error", "_finished", "_started", "_value", "_waits_for", "_work", "done")
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.done = False
         self._work: Callable[[], T] | None = work
         self._value: T
         self._error: BaseException | None = None
-        self._then: list[Promise[Any]] = []  # what waits for this
+        self._dependents: list[Promise[Any]] = []  # work that depends on this
         self._waits_for = 0
-        self._taken = False  # by a thread that does it
-        self._finished = threading.Lock()  # free once it is done
+        self._started = False  # whether a thread has started it
+        self._finished = threading.Lock()  # released once it is done
         self._finished.acquire()
 
 
 class Workers:
-    """A small thread pool, used in a ``with`` block by one thread, which helps while it waits for a result.
+    """Thread pool for a ``with`` block; the calling thread works too while it waits for a result.
 
-    At the end of the block, pending work is dropped and all threads have ended. Behind a window there is one
-    thread more, since the waiting one does not help.
+    On exit, pending work is dropped and all threads are joined. Behind a GUI the calling thread does not
+    work, and there is one more thread instead.
     """
 
     def __init__(self, threads: int) -> None:
         self._waiting: SimpleQueue[Promise[Any] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        behind = works_behind_a_window()
-        self._helps = threads == 1 or not behind
+        behind_window = works_behind_a_window()
+        self._helps = threads == 1 or not behind_window
         self._threads = [
-            threading.Thread(target=self._work, args=(behind,), name=f"face-landmarks_{k}", daemon=True)
+            threading.Thread(
+                target=self._work, args=(behind_window,), name=f"face-landmarks_{k}", daemon=True
+            )
             for k in range(threads - self._helps)
         ]
         for thread in self._threads:
@@ -76,12 +78,12 @@ class Workers:
             thread.join()
 
     def submit(self, work: Callable[[], T], after: Iterable[Promise[Any]] = ()) -> Promise[T]:
-        """Have work done, after other work if given; whether that failed does not matter."""
+        """Submit work that starts once the work in `after`, if any, has finished or failed."""
         promise = Promise(work)
         with self._lock:
             for other in after:
                 if not other.done:
-                    other._then.append(promise)
+                    other._dependents.append(promise)
                     promise._waits_for += 1
             free = not promise._waits_for
         if free:
@@ -89,7 +91,7 @@ class Workers:
         return promise
 
     def result(self, promise: Promise[T]) -> T:
-        """Return the result of work, or raise its exception; do it, or other work until it is done."""
+        """Wait for work and return its result or raise its exception; meanwhile do it or other work."""
         if self._helps:
             self._do(promise)
         while not promise.done:
@@ -97,7 +99,7 @@ class Workers:
                 other = self._waiting.get_nowait() if self._helps else None
             except Empty:
                 other = None
-            if other is None:  # another thread is at it, or at what it waits for
+            if other is None:  # another thread does it, or work it depends on
                 with promise._finished:
                     break
             self._do(other)
@@ -110,14 +112,14 @@ class Workers:
         while (promise := self._waiting.get()) is not None:
             if not self._closed:
                 self._do(promise)
-            del promise  # and the frame that it holds
+            del promise  # frees its frame
 
     def _do(self, promise: Promise[Any]) -> None:
-        """Do work, unless it waits for other work or a thread has taken it."""
+        """Do work, unless it depends on unfinished work or another thread has started it."""
         with self._lock:
-            if promise._taken or promise._waits_for:
+            if promise._started or promise._waits_for:
                 return
-            promise._taken = True
+            promise._started = True
         try:
             assert promise._work is not None
             promise._value = promise._work()
@@ -126,9 +128,9 @@ class Workers:
         promise._work = None
         with self._lock:
             promise.done = True
-            for other in promise._then:
+            for other in promise._dependents:
                 other._waits_for -= 1
-            free = [other for other in promise._then if not other._waits_for]
+            free = [other for other in promise._dependents if not other._waits_for]
         for other in free:
             self._waiting.put(other)
         promise._finished.release()
