@@ -19,7 +19,7 @@ from napari_face_landmarks.tracking.face_finder import (
 )
 from napari_face_landmarks.tracking.pfld_tracker import (
     CROP_STEPS,
-    LOOK_AHEAD,
+    MIN_LOOKAHEAD,
     SMALL_MOTION,
     Face,
     _predicted_crops,
@@ -97,19 +97,19 @@ def test_crops_are_predicted_on_the_grid(pdm: PDM) -> None:
     faces = []
     for scale in (0.3, 1.0, 4.0):
         face = Face(np.zeros((68, 2), np.float32), ones[0], ones[0])
-        for step in range(LOOK_AHEAD + 1):
+        for step in range(MIN_LOOKAHEAD + 1):
             at = project(pdm, params_at(pdm, scale, 100 + 2 * step, 90 - step * scale))
             points = (at + rng.normal(0, 0.1, at.shape)).astype(np.float32)[None]
-            face.move(PfldOutput(points, ones, ones, ones[:, 0]), 0, LOOK_AHEAD)
+            face.move(PfldOutput(points, ones, ones, ones[:, 0]), 0, MIN_LOOKAHEAD)
         faces.append(face)
     crops = crops_of_landmarks(np.stack([face.landmarks for face in faces])).astype(np.float64)
-    motions = np.stack([face.places[0] - face.places[LOOK_AHEAD] for face in faces])
+    motions = np.stack([face.places[0] - face.places[MIN_LOOKAHEAD] for face in faces])
     lengths = np.linalg.norm(motions, axis=1)
     crops[:, :2] += motions * (lengths / (lengths + SMALL_MOTION * crops[:, 2]))[:, None]
     steps = np.full(crops.shape, 1 / CROP_STEPS)
     steps[:, :3] *= 2.0 ** np.floor(np.log2(crops[:, 2:3]))
     np.testing.assert_allclose(
-        _predicted_crops(faces, LOOK_AHEAD), np.round(crops / steps) * steps, rtol=1e-7
+        _predicted_crops(faces, MIN_LOOKAHEAD), np.round(crops / steps) * steps, rtol=1e-7
     )
 
 

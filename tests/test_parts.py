@@ -32,7 +32,7 @@ from napari_face_landmarks.parts.crop import (
 from napari_face_landmarks.parts.network import EYE_OUTPUTS, part_weights
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import sample_crops
-from napari_face_landmarks.tracking.refinement import followed_with_parts
+from napari_face_landmarks.tracking.refinement import blend_with_parts
 from numpy_reference import part_crops_reference, part_weights_reference, parts_in_image_reference
 
 FRAME = np.zeros((200, 220, 3), np.uint8)
@@ -267,7 +267,7 @@ def test_clnf_leaves_eyes_and_mouth_to_the_part_models() -> None:
 def test_clnf_is_followed_less_the_further_a_head_is_turned() -> None:
     given, refined = np.zeros((68, 2), np.float32), np.ones((68, 2), np.float32)
     frontal, turned, profile = (
-        followed_with_parts(given, refined, math.radians(yaw))[:, 0] for yaw in (-20.0, 32.5, -41.0)
+        blend_with_parts(given, refined, math.radians(yaw))[:, 0] for yaw in (-20.0, 32.5, -41.0)
     )
     assert (frontal[:17] == 1).all()
     assert (frontal[27:36] == 1).all()

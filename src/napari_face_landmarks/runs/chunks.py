@@ -31,7 +31,7 @@ from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.runs.checkpoint import read_checkpoint, read_frames
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.pfld_tracker import LOOK_FOR_MORE_EVERY, frames_ahead
+from napari_face_landmarks.tracking.pfld_tracker import DETECT_EVERY, frames_ahead
 from napari_face_landmarks.tracking.refinement import STAY_REFINED
 from napari_face_landmarks.tracking.run import concealed_in_words
 from napari_face_landmarks.tracking.smoothing import window_at_rate
@@ -62,7 +62,7 @@ def chunks_of(n_frames: int, length: int, settings: TrackerSettings, fps: float 
     count = max(1, n_frames // max(length, 2 * WARM_UP))
     ends = [n_frames * number // count for number in range(count + 1)]
     # CLNF and the detector run on multiples of these frame numbers: a chunk begins where both run
-    step = settings.clnf_every * LOOK_FOR_MORE_EVERY
+    step = settings.clnf_every * DETECT_EVERY
     tail = window_at_rate(settings.smoothing_window, fps) // 2 + frames_ahead(settings.pfld_every) + 1
     return [
         Chunk(max(0, first - WARM_UP) // step * step, first, last, min(n_frames, last + tail))

@@ -1,4 +1,4 @@
-"""Faces tracked by CLNF from the detector's box, without PFLD, as in OpenFace: ``refine="clnf-only"``."""
+"""Face tracking by CLNF alone, initialised by the detector as in OpenFace: ``refine="clnf-only"``."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from napari_face_landmarks.video.pixels import to_grey
 
 Floats = npt.NDArray[np.float32]
 
-SEEN_SCORE = 0.4
-"""Detector score from which a tracked face counts as found; a new face needs the usual score."""
-LOOK_EVERY = 5
-"""The detector runs on every n-th frame, to verify the tracked faces and to find others."""
-MOST_UNSEEN = 3
-"""A face that the detector misses so many times in a row is lost: CLNF cannot detect that itself."""
-STILL_SEEN = 0.2
-"""The box of a face's landmarks and a detection with a larger IoU are the same face."""
+TRACKED_SCORE = 0.4
+"""Detector score that confirms a tracked face; a new face needs a higher one."""
+DETECT_EVERY = 5
+"""Interval of the detector, which verifies the tracked faces and finds new ones."""
+MAX_UNSEEN = 3
+"""Number of consecutive misses by the detector after which a face is lost; CLNF cannot tell."""
+MIN_OVERLAP = 0.2
+"""IoU above which a detection and the box of a face's landmarks are the same face."""
 
 
 def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores: Floats) -> list[ClnfFace]:
-    """Fit faces from their crops, (F, 4); a failed fit returns its start."""
+    """Fit faces from their crops, (F, 4); a failed fit returns its initial shape."""
     faces = []
     for crop, score in zip(crops, scores, strict=True):
         start = params_of_crop(models.pdm, crop, CROP_MARGIN)
@@ -57,41 +57,41 @@ def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores
 def find_clnf_faces(
     context: RunContext, rgb: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8], known: list[ClnfFace]
 ) -> tuple[list[ClnfFace], list[ClnfFace]]:
-    """Run the detector; return the known faces with their scores, and new ones, fitted, best first."""
+    """Run the detector; return the known faces with updated scores, and new faces, fitted, best first."""
     models, settings, stats = context.models, context.settings, context.stats
     began = time.perf_counter()
-    most = 2 * settings.max_faces + len(known)
-    seen = detect_faces(models.detector, rgb, min_score=SEEN_SCORE, max_faces=most)
+    limit = 2 * settings.max_faces + len(known)
+    detected = detect_faces(models.detector, rgb, min_score=TRACKED_SCORE, max_faces=limit)
     stats.add_time("detect", time.perf_counter() - began)
-    roll = np.array([roll_from_points(points) for points in seen.points], dtype=np.float64)
-    crops = crops_of_boxes(seen.boxes, roll)
+    roll = np.array([roll_from_points(points) for points in detected.points], dtype=np.float64)
+    crops = crops_of_boxes(detected.boxes, roll)
     half = crops[:, 2:3] / (2 * CROP_MARGIN)
     boxes = np.concatenate([crops[:, :2] - half, crops[:, :2] + half], axis=1)
-    free = np.asarray(seen.boxes[:, 4] >= max(DEFAULT_MIN_SCORE, settings.min_confidence))
+    new = np.asarray(detected.boxes[:, 4] >= max(DEFAULT_MIN_SCORE, settings.min_confidence))
     checked = []
     for face in known:
-        shared = iou(face.box[None], boxes)[0]
-        same = np.flatnonzero(shared > STILL_SEEN)
-        free[same] = False
+        overlaps = iou(face.box[None], boxes)[0]
+        same = np.flatnonzero(overlaps > MIN_OVERLAP)
+        new[same] = False
         if len(same):
-            score = float(seen.boxes[same[np.argmax(shared[same])], 4])
+            score = float(detected.boxes[same[np.argmax(overlaps[same])], 4])
             checked.append(replace(face, score=score, unseen=0, usual=float(face.fit.confidence.mean())))
         else:
-            checked.append(replace(face, unseen=MOST_UNSEEN if face.doubtful else face.unseen + 1))
+            checked.append(replace(face, unseen=MAX_UNSEEN if face.doubtful else face.unseen + 1))
     began = time.perf_counter()
-    found = [face for face in fit_crops(models, grey, crops[free], seen.boxes[free, 4]) if face.fit.converged]
-    if free.any():
+    fitted = fit_crops(models, grey, crops[new], detected.boxes[new, 4])
+    if new.any():
         stats.add_time("clnf", time.perf_counter() - began)
-    return checked, found
+    return checked, [face for face in fitted if face.fit.converged]
 
 
 def follow_clnf(
     context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
 ) -> Generator[Tracked, None, None]:
-    """Track faces by CLNF, each fitted from its position on the previous frame; otherwise as `follow_pfld`.
+    """Track faces by CLNF, each initialised by its fit on the previous frame; otherwise like `follow_pfld`.
 
-    Only the settings `max_faces` and `min_confidence`, for the detector's scores, are used. With several
-    threads, OpenFace's patch experts are evaluated in parallel.
+    Only the settings `max_faces`, `min_confidence` (for the detector's scores) and `scene_cuts` have an
+    effect. With several threads, OpenFace's patch experts are evaluated in parallel.
     """
     faces: list[ClnfFace | None] = [None] * context.settings.max_faces
     last_boxes: dict[int, Floats] = {}
@@ -127,11 +127,7 @@ def follow_clnf(
                 len(context.warnings),
                 **context.cuts_state(),
             )
-            yield result, partial(_same, after)
-
-
-def _same(state: FacesState) -> FacesState:
-    return state
+            yield result, partial(replace, after)
 
 
 def fit_next(
@@ -140,7 +136,7 @@ def fit_next(
     params: npt.NDArray[np.float64],
     engine: ModuleType | SimpleNamespace = numba_engine,
 ) -> ClnfOnlyFit:
-    """Fit a face on a frame from its parameters of the PDM, (6 + m,), on the frame before."""
+    """Fit a face by CLNF from its PDM parameters, (6 + m,), on the previous frame."""
     return fit_clnf_only(grey, params, models.clnf(engine, clnf_only=True), followed=True)
 
 
@@ -161,7 +157,7 @@ def _step(
     last_seen: dict[int, int],
     engine: ModuleType | SimpleNamespace,
 ) -> list[ClnfFace | None]:
-    """Return the faces of a frame, slot by slot."""
+    """Return the tracked faces of a frame by slot."""
     models, stats = context.models, context.stats
     began = time.perf_counter()
     grey = to_grey(rgb)
@@ -183,22 +179,22 @@ def _step(
         stats.add_time("clnf", time.perf_counter() - began)
     lost = sum(face is not None for face in before) > len(known)
     doubtful = any(face.doubtful for _, face in known)
-    if known and not lost and not doubtful and index % LOOK_EVERY:
+    if known and not lost and not doubtful and index % DETECT_EVERY:
         return slots
     checked, found = find_clnf_faces(context, rgb, grey, [face for _, face in known])
     for (slot, _), face in zip(known, checked, strict=True):
-        slots[slot] = face if face.unseen < MOST_UNSEEN else None
+        slots[slot] = face if face.unseen < MAX_UNSEEN else None
     kept = [face.box for face in slots if face is not None]
-    fresh = [face for face in found if not kept or iou(face.box[None], np.stack(kept)).max() < SAME_FACE]
-    if fresh:
-        scores = np.array([face.score for face in fresh])
-        single = suppress(np.stack([face.box for face in fresh]), scores, SAME_FACE)
-        fresh = [fresh[row] for row in sorted(single)]
+    new = [face for face in found if not kept or iou(face.box[None], np.stack(kept)).max() < SAME_FACE]
+    if new:
+        scores = np.array([face.score for face in new])
+        single = suppress(np.stack([face.box for face in new]), scores, SAME_FACE)
+        new = [new[row] for row in sorted(single)]
         free = [slot for slot, face in enumerate(slots) if face is None]
-        landmarks = np.stack([face.fit.landmarks for face in fresh])
-        boxes, last = np.stack([face.box for face in fresh]), (last_boxes, last_seen)
+        landmarks = np.stack([face.fit.landmarks for face in new])
+        boxes, last = np.stack([face.box for face in new]), (last_boxes, last_seen)
         for i, slot in assign_faces(context, index, rgb, landmarks, boxes, free, last):
-            slots[slot] = fresh[i]
+            slots[slot] = new[i]
     return slots
 
 
@@ -207,7 +203,7 @@ def _landmarks(faces: list[ClnfFace | None]) -> dict[int, Floats]:
 
 
 def as_fit(faces: list[ClnfFace]) -> FaceFit:
-    """Return faces in the form of `FaceTracker.fit`."""
+    """Convert faces to the result of `FaceTracker.fit`."""
     fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
         set_face(fit, i, face)

@@ -1,4 +1,4 @@
-"""Faces of one frame: detections that PFLD confirms."""
+"""Detection of faces on one frame: boxes of the detector confirmed by PFLD."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from napari_face_landmarks.settings import TrackerSettings
 Floats = npt.NDArray[np.float32]
 
 CANDIDATES = 4
-"""Detections on which PFLD runs in addition to twice the number of faces wanted."""
+"""PFLD runs on at most this many detections in addition to twice `max_faces`."""
 CANDIDATE_SCORE = 0.4
-"""Score from which PFLD runs on a detection; lower than for detections without PFLD's confirmation."""
+"""Detector score from which PFLD runs on a detection; lower than without confirmation by PFLD."""
 SMALLEST_FACE = 12.0
-"""Side of the smallest crop that is tracked, pixels."""
+"""Minimum side of a face's crop, pixels."""
 STAY_SHARE = 0.6
-"""A tracked face is kept down to this share of `min_confidence`, for example during an occlusion."""
+"""Share of `min_confidence` down to which a tracked face is kept, for example during an occlusion."""
+
+
+def min_tracked_score(settings: TrackerSettings) -> float:
+    """Return the score down to which a tracked face is kept."""
+    return STAY_SHARE * settings.min_confidence
 
 
 def find_faces(
@@ -37,14 +42,14 @@ def find_faces(
     stats: RunStats,
     regions: Floats | None = None,
 ) -> tuple[Floats, PfldOutput]:
-    """Detect the faces of a frame (H, W, 3): the detector's boxes that PFLD confirms, (F, 5) float32.
+    """Detect faces on a frame, (H, W, 3): boxes confirmed by PFLD, (F, 5) float32, and PFLD's output.
 
-    PFLD rejects printed faces, whose landmarks are less certain. `max_faces` and `min_confidence` of the
-    settings are used. PFLD also runs in the boxes `regions`, (N, 5), with the threshold of tracked faces.
+    PFLD rejects printed faces, whose landmarks are less confident. PFLD also runs in the boxes `regions`,
+    (N, 5), with the lower threshold of tracked faces. Faces are ordered by score, best first.
     """
     began = time.perf_counter()
-    most = CANDIDATES + 2 * settings.max_faces
-    found = detect_faces(models.detector, rgb, min_score=CANDIDATE_SCORE, max_faces=most)
+    limit = CANDIDATES + 2 * settings.max_faces
+    found = detect_faces(models.detector, rgb, min_score=CANDIDATE_SCORE, max_faces=limit)
     stats.add_time("detect", time.perf_counter() - began)
     began = time.perf_counter()
     roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
@@ -53,9 +58,9 @@ def find_faces(
         boxes, roll = np.concatenate([boxes, regions]), np.concatenate([roll, np.zeros(len(regions))])
     output = predict_in_boxes(models, rgb, crops_of_boxes(boxes, roll))
     score = face_scores(output)
-    sure = found_scores(output) >= settings.min_confidence
-    sure[len(found) :] = score[len(found) :] >= STAY_SHARE * settings.min_confidence
-    usable = np.flatnonzero(usable_faces(output, rgb.shape, sure, boxes[:, 4]))
+    confident = found_scores(output) >= settings.min_confidence
+    confident[len(found) :] = score[len(found) :] >= min_tracked_score(settings)
+    usable = np.flatnonzero(usable_faces(output, rgb.shape, confident, boxes[:, 4]))
     order = usable[np.argsort(-score[usable], kind="stable")]
     if len(boxes):
         stats.add_time("pfld", time.perf_counter() - began)
@@ -63,30 +68,30 @@ def find_faces(
 
 
 def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
-    """Run PFLD on crops from boxes, and again, plain and mirrored, on the crops of the faces found."""
+    """Run PFLD on crops from boxes, then again on the crops of the landmarks found, also mirrored."""
     output = predict_twice(models.pfld, rgb, crops)
-    better = crops_of_landmarks(output.landmarks)
-    sure = np.flatnonzero((output.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE))
-    replace_faces(output, sure, predict(models.pfld, rgb, better[sure], mirrored=True))
+    refined = crops_of_landmarks(output.landmarks)
+    faces = np.flatnonzero((output.score >= 0.05) & (refined[:, 2] >= SMALLEST_FACE))
+    replace_faces(output, faces, predict(models.pfld, rgb, refined[faces], mirrored=True))
     return output
 
 
 def usable_faces(
-    output: PfldOutput, shape: tuple[int, ...], sure: npt.NDArray[np.bool_], rank: Floats
+    output: PfldOutput, shape: tuple[int, ...], confident: npt.NDArray[np.bool_], rank: Floats
 ) -> npt.NDArray[np.bool_]:
-    """Return which faces can be tracked, (F,): confident, in the frame, large enough, not duplicates.
+    """Return whether each face can be tracked, (F,): confident, in the frame, large enough, no duplicate.
 
-    Of duplicates the one of the highest `rank`, (F,), is kept.
+    Of duplicates, the one with the highest `rank`, (F,), is kept.
     """
-    good = np.array(sure)
+    good = np.array(confident)
     _usable(output.landmarks, np.ascontiguousarray(rank), shape[0], shape[1], good)
     return good
 
 
-def still_faces(output: PfldOutput, shape: tuple[int, ...], least: float) -> npt.NDArray[np.bool_]:
-    """Return which faces remain tracked: `usable_faces` whose score is at least `least`, (F,) bool."""
+def still_faces(output: PfldOutput, shape: tuple[int, ...], min_score: float) -> npt.NDArray[np.bool_]:
+    """Return which faces remain tracked: `usable_faces` with a score of at least `min_score`, (F,) bool."""
     good = np.empty(len(output.score), np.bool_)
-    _still(output.landmarks, output.confidence, output.score, least, shape[0], shape[1], good)
+    _still(output.landmarks, output.confidence, output.score, min_score, shape[0], shape[1], good)
     return good
 
 
@@ -95,7 +100,7 @@ def _still(
     landmarks: Floats,
     confidence: Floats,
     score: Floats,
-    least: float,
+    min_score: float,
     height: int,
     width: int,
     good: npt.NDArray[np.bool_],
@@ -103,7 +108,7 @@ def _still(
     scores = np.empty(len(good), np.float32)
     _face_scores(score, confidence, scores)
     for face in range(len(good)):
-        good[face] = scores[face] >= least
+        good[face] = scores[face] >= min_score
     _usable(landmarks, scores, height, width, good)
 
 
@@ -116,31 +121,31 @@ def _usable(landmarks: Floats, rank: Floats, height: int, width: int, good: npt.
         x, y, side = crops[face, 0], crops[face, 1], crops[face, 2]
         good[face] &= side >= SMALLEST_FACE and side <= 4 * max(height, width)
         good[face] &= x > 0 and x < width and y > 0 and y < height
-    waiting = good.copy()
-    for _ in range(len(good)):  # the best of those that wait, and not those that are the same face
+    remaining = good.copy()
+    for _ in range(len(good)):  # non-maximum suppression by rank
         best = -1
         for face in range(len(good)):
-            if waiting[face] and (best < 0 or rank[face] > rank[best]):
+            if remaining[face] and (best < 0 or rank[face] > rank[best]):
                 best = face
         if best < 0:
             break
-        waiting[best] = False
+        remaining[best] = False
         for face in range(len(good)):
-            one, other = boxes[best], boxes[face]
-            across = float(min(one[2], other[2])) - max(one[0], other[0])
-            down = float(min(one[3], other[3])) - max(one[1], other[1])
+            first, second = boxes[best], boxes[face]
+            across = float(min(first[2], second[2])) - max(first[0], second[0])
+            down = float(min(first[3], second[3])) - max(first[1], second[1])
             shared = max(across, 0.0) * max(down, 0.0)
             union = -shared
-            for box in (one, other):
+            for box in (first, second):
                 union += (float(box[2]) - box[0]) * (float(box[3]) - box[1])
-            if waiting[face] and shared > SAME_FACE * max(union, 1e-9):
-                waiting[face] = good[face] = False
+            if remaining[face] and shared > SAME_FACE * max(union, 1e-9):
+                remaining[face] = good[face] = False
 
 
 def face_scores(output: PfldOutput) -> Floats:
-    """Return the confidence that each crop shows a face with correctly placed landmarks, (F,).
+    """Return the confidence that each crop shows a face with accurate landmarks, (F,).
 
-    The smaller of the face score and the mean confidence of the landmarks, which is low on letters and
+    The minimum of the face score and the mean confidence of the landmarks, which is low on letters and
     clouds.
     """
     scores = np.empty(len(output.score), np.float32)
@@ -152,7 +157,7 @@ def face_scores(output: PfldOutput) -> Floats:
 def record_kernel(
     landmarks: Floats, confidence: Floats, score: Floats, row: int, confidences: Floats, boxes: Floats
 ) -> None:
-    """Write the confidence of a face of an output, (68,), and its box with its score, (1, 5)."""
+    """Fill the confidence, (68,), and the box with score, (1, 5), of one row of an output."""
     part = slice(row, row + 1)
     for i in range(len(confidences)):
         confidences[i] = confidence[row, i]
@@ -170,17 +175,17 @@ def _face_scores(score: Floats, confidence: Floats, scores: Floats) -> None:
 
 
 def found_scores(output: PfldOutput) -> Floats:
-    """Return the confidence that each crop shows a face, for faces not tracked before, (F,).
+    """Return the confidence that each crop shows a face, for new faces, (F,).
 
-    A face half occluded or half outside the image has unreliable landmarks; those of the other half suffice,
-    at the share of the score at which a tracked face is kept.
+    Heavily occluded faces, or faces partly outside the image, are detected if half of the landmarks are
+    confident: the median is compared with the lower threshold of tracked faces.
     """
-    middle = np.median(output.confidence, axis=1)
-    return np.asarray(np.minimum(output.score, middle / STAY_SHARE), dtype=np.float32)
+    median = np.median(output.confidence, axis=1)
+    return np.asarray(np.minimum(output.score, median / STAY_SHARE), dtype=np.float32)
 
 
 def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
-    """Concatenate outputs of one frame."""
+    """Concatenate outputs."""
     if len(outputs) == 1:
         return outputs[0]
     return PfldOutput(
@@ -192,5 +197,5 @@ def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
 
 
 def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
-    """Return some of the faces of an output; rows that it does not have are left out."""
+    """Return the given rows of an output; rows beyond its end are ignored."""
     return output.rows(rows[rows < len(output.score)])
