@@ -389,8 +389,8 @@ def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, m
     tracks = Tracks.load(result.output)
     assert tracks.meta["pieces_joined"]["pieces"] == 2
     assert [text for text in tracks.warnings if "concealed" in text] == [
-        "3 frames are damaged in part (30, 90, 200): the decoder concealed their errors, "
-        "and their landmarks may be off."
+        "3 frames are partly damaged (30, 90, 200): the decoder concealed errors, "
+        "and their landmarks may be wrong."
     ]
 
 

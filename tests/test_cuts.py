@@ -50,7 +50,7 @@ def test_a_cut_to_another_person_starts_a_track(
     assert tracks.meta["cuts"] == [N]
     said = (
         f"After scene cuts a face is another person (face 1 from frame {N} on): each is a separate face, "
-        "and who comes back may be a new face.",
+        "and a person who returns may get a new one.",
     )
     assert tracks.warnings == (() if settings.get("max_faces") else said)
     faces = np.flatnonzero(tracks.present.any(axis=0))

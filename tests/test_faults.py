@@ -408,14 +408,14 @@ def test_frames_that_the_decoder_mended_are_told_in_one_sentence(
     assert tracker.track(here / "whole.mov").warnings == ()
     assert tracker.track(here / "one.mov", stop=7).warnings == ()
     assert tracker.track(here / "one.mov").warnings == (
-        "Frame 7 is damaged in part: the decoder concealed its errors, and its landmarks may be off.",
+        "Frame 7 is partly damaged: the decoder concealed errors, and its landmarks may be wrong.",
     )
     assert cli.main(track(here / "many.mov", str(here / "t.npz"))) == 0
     tracks = Tracks.load(here / "t.npz")
     assert tracks.present.all()
     assert tracks.warnings == (
-        "6 frames are damaged in part (1, 2, 3, 5, 6 and 1 more): the decoder concealed their errors, and "
-        "their landmarks may be off.",
+        "6 frames are partly damaged (1, 2, 3, 5, 6 and 1 more): the decoder concealed errors, and "
+        "their landmarks may be wrong.",
     )
     assert f"Warning: {tracks.warnings[0]}" in capsys.readouterr().err
     run = tracker.track_frames(here / "many.mov")
@@ -423,7 +423,7 @@ def test_frames_that_the_decoder_mended_are_told_in_one_sentence(
     assert tracker.last_run is not None
     state = tracker.last_run.state()
     run.close()
-    assert "2 frames are damaged in part (1, 2):" in tracker.collect(results).warnings[0]
+    assert "2 frames are partly damaged (1, 2):" in tracker.collect(results).warnings[0]
     assert state is not None
     again = FaceTracker("open", TrackerSettings(refine="off"), threads=2)
     results += again.track_frames(here / "many.mov", state=state_from_bytes(state_to_bytes(state)))

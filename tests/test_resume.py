@@ -143,7 +143,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence(models: Models, st
     for other in ({"max_faces": 2}, {"refine": "clnf-only"}, {"smoothing_window": 1}):
         tracker = FaceTracker(models, TrackerSettings(**{"refine": "always", **other}), threads=1)
         with pytest.raises(
-            ResultError, match=r"does not fit these frames, models and settings: do not resume it\.$"
+            ResultError, match=r"does not match these frames, models and settings: do not resume it\.$"
         ):
             tracker.track_frames(eventful(6), state=state)
     with pytest.raises(ResultError, match="does not fit"):

@@ -1,4 +1,4 @@
-"""One run of the tracker: an iterator of smoothed frame results, with its statistics, warnings and state."""
+"""A run of the tracker: an iterator of smoothed frame results, with statistics, warnings and state."""
 
 from __future__ import annotations
 
@@ -27,49 +27,49 @@ from napari_face_landmarks.tracking.smoothing import smooth_at, window_at_rate
 from napari_face_landmarks.tracking.state import FacesState, TrackerState
 from napari_face_landmarks.video import prefetch
 
-NAMED = 5
-"""Maximum number of frames named in a sentence."""
+MAX_NAMED = 5
+"""Maximum number of frames listed in a warning."""
 
 
 class Recorder(Protocol):
-    """Writes the results of a run during the run."""
+    """Records the results of a run in progress."""
 
     def add(self, result: FrameResult) -> None:
-        """Record a result, before the consumer gets it."""
+        """Record a result, before it is returned to the consumer."""
 
     def sync(self) -> None:
         """Write all recorded results; called at the end of the run."""
 
 
 class Run(Iterator[FrameResult]):
-    """A run of the tracker over frames; iterating it does the work.
+    """A run of the tracker over frames, computed lazily during iteration.
 
-    Each result is final, smoothing included, and comes half a smoothing window after its frame was read. The
-    run ends after the last frame, when it is cancelled, by `close`, or by an error.
+    Each result is final, smoothing included, and is returned half a smoothing window after its frame was
+    read. The run ends after the last frame, on cancellation, by `close` or by an error.
 
     Parameters
     ----------
     context : RunContext
         Models, settings, statistics and warnings.
     source : FrameSource
-        What is tracked; closed at the end where it was opened for the run.
+        The frames; closed at the end if it was opened for the run.
     follow : callable
-        The tracker.
+        The tracker: `follow_pfld` or `follow_clnf`.
     prepare : callable, optional
         Called before the first frame; compiles the kernels.
     state : TrackerState, optional
-        Where to resume.
+        State from which to resume.
     on_end : callable, optional
-        Called once with the run after its end.
+        Called once, with the run, after its end.
 
     Attributes
     ----------
     context, source
-        As given.
+        The parameters of these names.
     control : RunControl
-        Pauses, resumes and cancels the run, from any thread.
+        Pauses, resumes and cancels the run from any thread.
     recorder : Recorder or None
-        Gets each result before it is given out, and the end of the run.
+        Receives each result before it is returned, and the end of the run.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Run(Iterator[FrameResult]):
         self._follow, self._prepare, self._on_end = follow, prepare, on_end
         self._window = window_at_rate(context.settings.smoothing_window, source.rate)
         self._recent: deque[FrameResult] = deque(maxlen=self._window)
-        self._waiting = 0  # how many of the recent frames are not given out yet
+        self._waiting = 0  # number of recent frames whose result is pending
         self._before: FacesState | None = None
-        self._concealed: tuple[int, ...] = ()  # of frames before those that this run reads
+        self._concealed: tuple[int, ...] = ()  # frames with concealed errors before the resumed run
         if state is not None:
             context.stats, context.warnings = deepcopy(state.stats), list(state.warnings)
             self._recent.extend(state.recent)
@@ -104,16 +104,16 @@ class Run(Iterator[FrameResult]):
 
     @property
     def stats(self) -> RunStats:
-        """Counts and times, updated with each result; time spent paused is left out."""
+        """Counts and times, updated with each result; pauses are excluded."""
         return self.context.stats
 
     @property
     def warnings(self) -> list[str]:
-        """What went wrong so far, one sentence each."""
+        """Warnings so far, one sentence each."""
         return self.context.warnings
 
     def __next__(self) -> FrameResult:
-        """Return the next frame's result, computing it."""
+        """Compute and return the next frame's result."""
         paused = self.control.wait()
         if self._began is not None:
             self._began += paused
@@ -144,13 +144,13 @@ class Run(Iterator[FrameResult]):
         raise StopIteration
 
     def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
-        """Append each result as it is computed; yield the number of new ones."""
+        """Append each result to a list or deque as it is computed; yield 1 for each."""
         for result in self:
             results.append(result)
             yield 1
 
     def close(self) -> None:
-        """End the run: its threads have ended, and the source is closed where it was opened for the run."""
+        """End the run: stop its threads, and close the source if it was opened for the run."""
         if self._ended:
             return
         self._ended = True
@@ -168,20 +168,17 @@ class Run(Iterator[FrameResult]):
                 self._on_end(self)
 
     def __del__(self) -> None:
-        """End a run without a consumer."""
+        """Close a run that is no longer used."""
         if hasattr(self, "_ended"):
             self.close()
 
-    # what it found
-
     def tracks(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
-        """Return results of this run as `Tracks`, with its statistics and warnings up to now.
+        """Collect results of this run as `Tracks`, with its statistics and warnings so far.
 
         Parameters
         ----------
         results : sequence of FrameResult, or mapping of str to ndarray
-            In the order of the frames, or their arrays as for `collect`; they may be fewer than the run was
-            to give.
+            In the order of the frames, or their arrays as for `collect`; possibly not of all frames.
         """
         return collect(
             results,
@@ -193,7 +190,7 @@ class Run(Iterator[FrameResult]):
         )
 
     def meta(self) -> dict[str, Any]:
-        """Return the `Tracks.meta` of the run: models, versions, regions, size and rate of the frames."""
+        """Return `Tracks.meta` of the run: models, versions, regions, scene cuts, frame size and rate."""
         regions = self.source.regions(self.context.regions, back=True)
         return {
             **provenance(self.context.models),
@@ -206,16 +203,16 @@ class Run(Iterator[FrameResult]):
         }
 
     def _cuts(self) -> dict[str, Any]:
-        """Return what results record of scene cuts."""
-        number, found = self.source.number, dict[str, Any]()
+        """Return the entries of `Tracks.meta` about scene cuts."""
+        number, entries = self.source.number, dict[str, Any]()
         if self.context.cuts:
-            found[CUTS] = [number(place) for place in self.context.cuts]
+            entries[CUTS] = [number(index) for index in self.context.cuts]
         if self.context.new_tracks:
-            found[NEW_TRACKS] = [[number(place), slot] for place, slot in self.context.new_tracks]
-        return found
+            entries[NEW_TRACKS] = [[number(index), slot] for index, slot in self.context.new_tracks]
+        return entries
 
     def all_warnings(self) -> tuple[str, ...]:
-        """Return the warnings, with one about all frames given out so far that have concealed errors."""
+        """Return all warnings, including those about concealed errors and new tracks so far."""
         concealed = self._concealed_before(self.source.start + self.stats.frames)
         return (
             *self.warnings,
@@ -224,9 +221,9 @@ class Run(Iterator[FrameResult]):
         )
 
     def state(self) -> TrackerState | None:
-        """Return the state after the last result, from which another run can resume; None before the first.
+        """Return the state after the last result, from which another run can resume; None before any result.
 
-        Call it in the iterating thread, between two results.
+        Call this in the iterating thread, between two results.
         """
         if self._faces is None or not self._recent:
             return None
@@ -245,8 +242,6 @@ class Run(Iterator[FrameResult]):
         read = {k for k in self.source.concealed if self.source.start <= k < end}
         return tuple(sorted(read.union(self._concealed)))
 
-    # the work
-
     def _begin(self) -> None:
         began = time.perf_counter()
         if self._prepare is not None:
@@ -259,32 +254,28 @@ class Run(Iterator[FrameResult]):
             frames = watch_for_cuts(before, self.context.jumps, begin)
         else:
             frames = rgb_frames(self.source, self.stats, begin)
-        self.context.live = isinstance(self.source.timestamps, list)  # what waits is late
+        self.context.live = isinstance(self.source.timestamps, list)  # a stream
         self.context.pfld_every = anchor_interval(self.context, self.source)
         ahead = 1 if self.context.live else 4
         self._frames = prefetch(frames, ahead) if self.context.threads > 1 else frames
         self._tracked = self._follow(self.context, self._frames, self._before)
 
-    def _is_cut(self, one: int, other: int) -> bool:
-        """Return whether there is a cut between two frames."""
+    def _is_cut(self, first: int, second: int) -> bool:
+        """Return whether there is a scene cut between two frames."""
         cuts = self.context.cuts
-        if not cuts:
-            return False
-        first, last = sorted((one, other))
-        return bisect_right(cuts, last) > bisect_right(cuts, first)
+        return bool(cuts) and bisect_right(cuts, first) != bisect_right(cuts, second)
 
     def _smoothed(self) -> FrameResult:
-        """Return the first of the pending frames, smoothed and counted."""
+        """Smooth the first pending frame, count it in the statistics, and return its result."""
         start = time.perf_counter()
         middle = len(self._recent) - self._waiting
         raw = self._recent[middle]
 
-        def landmarks_at(place: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-            near = self._recent[place] if 0 <= place < len(self._recent) else None
-            return None if near is None or self._is_cut(raw.index, near.index) else near.landmarks
+        def landmarks_at(position: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+            frame = self._recent[position] if 0 <= position < len(self._recent) else None
+            return None if frame is None or self._is_cut(raw.index, frame.index) else frame.landmarks
 
-        square = smooth_at(landmarks_at, middle, self._window)
-        landmarks = self.source.view.in_source(square)
+        landmarks = self.source.view.in_source(smooth_at(landmarks_at, middle, self._window))
         boxes = raw.boxes.copy()
         boxes_kernel(landmarks, boxes)
         iris = self.source.view.iris_in_source(raw.iris)
@@ -299,15 +290,15 @@ class Run(Iterator[FrameResult]):
 
 
 def concealed_in_words(frames: Sequence[int]) -> tuple[str, ...]:
-    """Return a sentence about the frames, in order, with concealed errors; none where there are none."""
+    """Return a warning about frames with concealed errors, in order; no warning if there are none."""
     if not frames:
         return ()
-    first = ", ".join(map(str, frames[:NAMED]))
+    first = ", ".join(map(str, frames[:MAX_NAMED]))
     if len(frames) == 1:
-        sentence = f"Frame {first} is damaged in part: the decoder concealed its errors, and its landmarks "
-        return (f"{sentence}may be off.",)
-    more = f" and {len(frames) - NAMED} more" if len(frames) > NAMED else ""
+        sentence = "is partly damaged: the decoder concealed errors, and its landmarks may be wrong."
+        return (f"Frame {first} {sentence}",)
+    more = f" and {len(frames) - MAX_NAMED} more" if len(frames) > MAX_NAMED else ""
     return (
-        f"{len(frames)} frames are damaged in part ({first}{more}): the decoder concealed their errors, and "
-        "their landmarks may be off.",
+        f"{len(frames)} frames are partly damaged ({first}{more}): the decoder concealed errors, and their "
+        "landmarks may be wrong.",
     )
