@@ -1,4 +1,4 @@
-"""Tracking: faces detected, followed, refined and smoothed through a video, each with its identity."""
+"""Face tracking in videos: detection, association, refinement and smoothing."""
 
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.data.frame import FaceFit, FrameResult

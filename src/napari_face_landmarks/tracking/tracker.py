@@ -54,19 +54,19 @@ Progress = Callable[[int, int | None], None]
 class FaceTracker:
     """Detect faces and track their 68 landmarks through a video.
 
-    Several threads may call `track` and `fit` of one tracker at a time.
+    `track` and `fit` are thread-safe.
 
     Parameters
     ----------
     models : Models, str or Path, optional
-        As returned by `load_models`, or the name or folder of a bundle; by default the default bundle.
+        Loaded models, or the name or folder of a bundle; by default the default bundle.
     settings : TrackerSettings, dict or str, optional
-        Settings, names and values of them, or the name of a preset; the defaults where not given.
+        Settings, a dict of setting names and values, or the name of a preset; by default the defaults.
     threads : int, optional
-        How many threads compute at a time, besides the decoding; by default one for each processor core, at
-        most 4. With 1 everything runs in the caller's thread. The landmarks do not depend on it.
+        Number of computing threads, not counting decoding; by default one per processor core, at most 4.
+        With 1, everything runs in the caller's thread. Landmarks do not depend on it.
     engine : module, optional
-        The CLNF implementation: `clnf.numba_engine`, or `clnf.reference`, the readable one.
+        The CLNF implementation: `clnf.numba_engine`, or `clnf.reference` (plain NumPy, slow).
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class FaceTracker:
     Raises
     ------
     ModelError, SettingsError
-        If there are no such models, or the settings or the number of threads cannot be used.
+        If the models cannot be loaded, or the settings or the number of threads are not valid.
 
     Examples
     --------
@@ -102,14 +102,14 @@ class FaceTracker:
         self._prepared = False
 
     def __repr__(self) -> str:
-        """Return the models, the settings that differ from the defaults, and the threads."""
+        """Return models, settings that differ from the defaults, and number of threads."""
         default = TrackerSettings().to_dict()
         changed = [f"{k}={v!r}" for k, v in self.settings.to_dict().items() if v != default[k]]
         settings = ", ".join(changed) or "defaults"
         return f"<FaceTracker with models {self.models.name!r}, {settings}, threads={self.threads}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the arguments: the models are loaded again, runs are dropped."""
+        """Pickle the constructor's arguments; `last_run` is dropped."""
         return _tracker_with, (self.models, self.settings, self.threads, self.engine.__name__)
 
     def detect(self, image: Any) -> Floats:
@@ -118,18 +118,18 @@ class FaceTracker:
         Parameters
         ----------
         image : path or array-like, (H, W), (H, W, 3) or (H, W, 4)
-            Grey, RGB or RGBA; uint8, uint16 or float.
+            Greyscale, RGB or RGBA; uint8, uint16 or float.
 
         Returns
         -------
         ndarray, (F, 5), float32
-            x0, y0, x1, y1 (pixels, from the forehead to the chin) and score of each face, best first; at most
+            x0, y0, x1, y1 (pixels, from forehead to chin) and score of each face, best first; at most
             ``settings.max_faces``. Detections that PFLD does not confirm are dropped.
 
         Raises
         ------
         ImageError
-            If the image has another shape or dtype.
+            If the shape or dtype of the image is not supported.
         """
         rgb = _picture(image)
         if self._without_pfld:
@@ -139,14 +139,14 @@ class FaceTracker:
         return boxes[: self.settings.max_faces]
 
     def fit(self, image: Any, boxes: npt.ArrayLike | None = None) -> FaceFit:
-        """Locate the landmarks of the faces of one image.
+        """Locate the landmarks of all faces in an image.
 
         Parameters
         ----------
         image : path or array-like, (H, W), (H, W, 3) or (H, W, 4)
-            Grey, RGB or RGBA; uint8, uint16 or float.
+            Greyscale, RGB or RGBA; uint8, uint16 or float.
         boxes : array-like, (F, 4) or (F, 5), optional
-            x0, y0, x1, y1 in pixels of each face; found by the detector where not given.
+            x0, y0, x1, y1 in pixels of each face; by default those of the detector.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class FaceTracker:
         Raises
         ------
         ImageError
-            If the image or the boxes have another shape or dtype.
+            If the image or the boxes are not valid.
         """
         rgb = _picture(image)
         if self._without_pfld:
@@ -166,8 +166,8 @@ class FaceTracker:
             output = take_faces(output, np.arange(self.settings.max_faces))
         else:
             output = predict_in_boxes(self.models, rgb, crops_of_boxes(_checked_boxes(boxes)))
-        picture, context = GreyFrame(rgb), self._context()
-        faces = [refine_face(context, picture, output, i, 0, Refinement()) for i in range(len(output.score))]
+        frame, context = GreyFrame(rgb), self._context()
+        faces = [refine_face(context, frame, output, i, 0, Refinement()) for i in range(len(output.score))]
         return _face_fit(output, faces)
 
     def track(
@@ -181,37 +181,37 @@ class FaceTracker:
         fps: float | None = None,
         every: int = 1,
     ) -> Tracks:
-        """Track the faces of a video.
+        """Track the faces in a video.
 
         Parameters
         ----------
         frames : str, Path, Video, array-like, (T, Y, X) or (T, Y, X, 3 or 4), list or iterable of frames
-            The path of a video, its frames, or a list of paths of pictures; lazy arrays and iterators are
-            read frame by frame. Axes of length 1 are dropped, and (Y, X, 3 or 4) is a single picture. Pixels
-            of more than 8 bits and floats are scaled by the range that three frames show, the same for all
-            frames (`video.pixels.pixel_range_of`); `Tracks.meta` records it, `Tracks.warnings` names it where
-            it is not the whole range of the type.
+            Path of a video, frames, or a list of image paths; lazy arrays and iterators are read frame by
+            frame. Axes of length 1 are dropped; (Y, X, 3 or 4) is a single image. Pixels of more than 8 bits
+            and floats are scaled by the pixel range of three frames, the same for all frames
+            (`video.pixels.pixel_range_of`). `Tracks.meta` records the range; a warning names it if it is not
+            the whole range of the dtype.
         progress : callable, optional
-            Called with the number of frames done and the number of all, None where that is not known.
+            Called with the number of finished frames and the total number, None if that is not known.
         start, stop : int
-            First frame, and the one after the last; `stop` None is the end.
+            First frame, and the frame after the last one; None is the end of the video.
         regions : Regions, optional
-            Boxes where a face is that the detector does not find, and boxes to ignore; not with clnf-only.
+            Boxes in which to search for missed faces, and boxes to ignore; not with clnf-only.
         fps : float, optional
-            Frames per second of an array, for time stamps and the smoothing window; videos have theirs.
+            Frame rate of an array, for time stamps and the smoothing window; ignored for videos.
         every : int
-            Track only every n-th frame. Settings in frames then count tracked ones; numbers and times of the
-            results are those of the source.
+            Track only every n-th frame. Settings in frames then refer to tracked frames; frame numbers and
+            time stamps of the results are those of the source.
 
         Returns
         -------
         Tracks
-            If the video ends early, the frames until then, with the reason in `Tracks.warnings`.
+            If the video ends early, the frames up to there, with the reason in `Tracks.warnings`.
 
         Raises
         ------
         VideoError, ImageError
-            If there is nothing that can be tracked.
+            If no frame can be tracked.
         """
         results: list[FrameResult] = []
         run = self.track_frames(frames, start, stop, regions=regions, fps=fps, every=every)
@@ -223,17 +223,16 @@ class FaceTracker:
         return split_at_cuts(run.tracks(results))
 
     def collect(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
-        """Return results of the last run as `Tracks`: a short form of ``last_run.tracks(results)``.
+        """Collect results of the last run as `Tracks`: short for ``last_run.tracks(results)``.
 
         Parameters
         ----------
         results : sequence of FrameResult, or mapping of str to ndarray
-            What `track_frames` yielded, or its arrays as for `Run.tracks`; they may be fewer than the run was
-            to give.
+            Results of `track_frames`, or their arrays as for `Run.tracks`; possibly not of all frames.
         """
         run = self.last_run
         if run is None:
-            raise ImageError("Nothing was tracked yet: run track or track_frames first.")
+            raise ImageError("Nothing was tracked yet: call track or track_frames first.")
         return run.tracks(results)
 
     def track_frames(
@@ -246,35 +245,35 @@ class FaceTracker:
         fps: float | None = None,
         every: int = 1,
     ) -> Run:
-        """Track the faces of a video frame by frame.
+        """Track the faces in a video frame by frame.
 
         Parameters
         ----------
         frames, start, stop
             As for `track`.
         state : TrackerState, optional
-            `Run.state` of a run over the same frames with the same models and settings: the run resumes
-            there, with the results of an uninterrupted run.
+            `Run.state` of a run over the same frames with the same models and settings, from which to
+            resume; the results are those of an uninterrupted run.
         regions, fps, every
             As for `track`.
 
         Returns
         -------
         Run
-            An iterator of `FrameResult`, in the order of the frames; each is final, smoothing included, and
-            comes half a smoothing window after its frame was read. It has the statistics and warnings, and
-            `close` ends it.
+            An iterator of `FrameResult` in the order of the frames, with statistics and warnings; `close`
+            ends it. Each result is final, smoothing included, and is returned half a smoothing window after
+            its frame was read.
 
         Raises
         ------
         VideoError, ImageError
-            As `track`; before the first frame is read.
+            As for `track`, before the first frame is read.
         ResultError
-            If the state does not fit the settings, the models or the frames.
+            If the state does not match the settings, the models or the frames.
         """
         context = self._context(regions)
         if self._without_pfld and context.regions:
-            raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
+            raise ImageError("Regions need PFLD: choose a refine mode other than clnf-only, or no regions.")
         source = open_source(frames, start, stop, fps, every)
         context.warnings.extend(source.warnings)
         context = replace(context, regions=source.regions(context.regions))
@@ -295,7 +294,7 @@ class FaceTracker:
         return self._last_run()
 
     def _keep(self, run: Run) -> None:
-        """Keep a run that has ended; a run in progress is owned by its consumer."""
+        """Keep a run that has ended; a run in progress is referenced weakly."""
         if self._last_run() in (run, None):
             self._last_run = lambda: run
 
@@ -303,19 +302,21 @@ class FaceTracker:
         return RunContext(self.models, self.settings, self.engine, self.threads, regions or Regions())
 
     def prepare(self) -> None:
-        """Compile the kernels that a run needs, or load them where an earlier process has compiled them.
+        """Compile the kernels that a run needs, or load them from the cache of an earlier process.
 
-        Called by `track` and `track_frames` before the first frame; it takes some seconds once after an
-        installation, a fraction of one later, and nothing the second time.
+        Called before the first frame of a run. It takes some seconds after an installation, a fraction of a
+        second in later processes, and no time when called again.
         """
         if self._prepared:
             return
         pdm = self.models.pdm
         rgb = np.zeros((160, 160, 3), np.uint8)
         smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
-        release_compiler()  # which Numba's import maps, and again what the other kernels map
+        release_compiler()  # after the import of Numba, and again after the other kernels
         thumbnail(rgb, np.zeros((0, 0), np.uint8))
-        detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
+        detect_faces(
+            self.models.detector, np.zeros((64, 1000, 3), np.uint8)
+        )  # large enough to be halved
         if self._without_pfld:
             fit_crops(
                 self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)
@@ -326,11 +327,11 @@ class FaceTracker:
         landmarks = project(pdm, start).astype(np.float32)
         output = predict_twice(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
         prepare_following(output, rgb.shape)
-        unsure = np.zeros_like(output.confidence)
-        face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
-        picture, state = GreyFrame(rgb), Refinement()
-        for index in range(2):  # refined, then its correction applied again
-            state = refine_face(self._context(), picture, face, 0, index, state).after
+        no_confidence = np.zeros_like(output.confidence)
+        face = PfldOutput(landmarks[None], np.ones_like(output.sigma), no_confidence, output.score)
+        frame, state = GreyFrame(rgb), Refinement()
+        for index in range(2):  # refined, then its correction propagated
+            state = refine_face(self._context(), frame, face, 0, index, state).after
         release_compiler()
         self._prepared = True
 
@@ -374,13 +375,13 @@ def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
         raise ImageError(f"The boxes have the shape {array.shape}: give x0, y0, x1, y1 as (F, 4) or (F, 5).")
     if not np.isfinite(array[:, :4]).all() or (sizes(array) < 1).any():
         raise ImageError(
-            "A box is smaller than a pixel or not finite: give x0, y0, x1, y1 with x1 > x0, y1 > y0."
+            "A box is smaller than a pixel or not finite: give x0, y0, x1, y1 with x1 > x0 and y1 > y0."
         )
     return array[:, :4]
 
 
 def _picture(image: Any) -> npt.NDArray[np.uint8]:
-    """Return an image, or that of a path, as RGB, with its own range of pixels."""
+    """Return an image, given as an array or a path, as RGB uint8, scaled by its own pixel range."""
     if isinstance(image, (str, Path)):
         image = read_image(image)
     return to_rgb8(image, pixel_range=pixel_range_of([image])[0])
