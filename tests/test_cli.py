@@ -346,7 +346,7 @@ def test_track_runs_the_experts_on_onnx_runtime(
     assert "experts" not in numba.meta
     np.testing.assert_allclose(tracks.landmarks, numba.landmarks, atol=0.02)
     assert cli.main([*words, "-o", str(tmp_path / "t.npz"), "--experts", "onnx", "--provider", "Moon"]) == 2
-    assert "ONNX Runtime has no 'Moon' here: choose from " in said(capsys)
+    assert "ONNX Runtime has no provider 'Moon': choose from " in said(capsys)
 
 
 @pytest.mark.slow

@@ -360,11 +360,11 @@ def test_the_coarsest_scale_is_for_landmarks_that_are_unsure(monkeypatch: pytest
     def looked_at(spread: float, constants: EngineConstants = TUNED, held: Any = None) -> list[int]:
         scales.clear()
         sigma = np.full(68, spread * unit)
-        fit.refine(grey, points, None, fit.ClnfModel(model, experts, constants), PATIENT, sigma, held=held)
+        fit.refine(grey, points, None, fit.ClnfModel(model, experts, constants), PATIENT, sigma, fixed=held)
         return scales
 
-    assert looked_at(0.9 * TUNED.sure_spread) == [1, 2]
-    assert looked_at(1.1 * TUNED.sure_spread) == [0, 1, 2]
+    assert looked_at(0.9 * TUNED.confident_sigma) == [1, 2]
+    assert looked_at(1.1 * TUNED.confident_sigma) == [0, 1, 2]
     assert looked_at(0.001, PUBLISHED) == [0, 1, 2]
     assert looked_at(0.001, held=np.arange(68) == 30) == [0, 1, 2]
 
@@ -545,7 +545,7 @@ def test_malformed_experts_are_refused_in_one_sentence(tmp_path: Path, changes: 
 
 def test_experts_of_older_bundles_that_would_end_elsewhere_are_refused(tmp_path: Path) -> None:
     write_experts(tmp_path / "cen.npz", beyond=np.zeros((137, 136), np.float16))
-    with pytest.raises(ModelError, match=r"final map .* version 0\.4\.1 or earlier"):
+    with pytest.raises(ModelError, match=r"final linear map, as bundles of version 0\.4\.1"):
         load_patch_experts(tmp_path / "cen.npz")
 
 
@@ -655,7 +655,7 @@ def test_experts_are_a_valid_onnx_model() -> None:
 def test_experts_that_cannot_run_as_onnx_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"no 'Nowhere' here: choose from .*CPUExecutionProvider"):
         onnx_experts(random_experts(1), ["Nowhere"])
-    with pytest.raises(ModelError, match="OpenFace's patch experts cannot be run as ONNX"):
+    with pytest.raises(ModelError, match="OpenFace's patch experts do not run on ONNX"):
         onnx_experts(OpenFaceExperts("CEN", ()))
     with pytest.raises(ModelError, match="experts is 'torch': choose one of numba, onnx"):
         load_models(experts="torch")

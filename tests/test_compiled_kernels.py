@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import load_models
-from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, fit_pdm_again, project, spread_weights
+from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, fit_pdm_again, project, sigma_weights
 from napari_face_landmarks.data.frame import empty_frame
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel, boxes_of, suppress
 from napari_face_landmarks.ibug import inter_ocular
@@ -85,7 +85,7 @@ def test_a_fit_from_the_last_one_is_that_of_the_general_way(pdm: PDM) -> None:
     landmarks = project(pdm, start) + rng.normal(0, 2, (68, 2))
     landmarks[5] = np.nan
     fitted = fit_pdm_again(pdm, landmarks, sigma, start)
-    np.testing.assert_allclose(fitted, fit_pdm(pdm, landmarks, spread_weights(sigma), start), rtol=1e-9)
+    np.testing.assert_allclose(fitted, fit_pdm(pdm, landmarks, sigma_weights(sigma), start), rtol=1e-9)
     assert np.abs(fitted - start).max() > 0.1
     landmarks[5:] = np.nan
     assert fit_pdm_again(pdm, landmarks, sigma, start) is None
@@ -127,7 +127,7 @@ def test_misfit_is_a_mean_distance_over_the_eyes_distance(pdm: PDM) -> None:
 def test_weights_fall_with_the_variance() -> None:
     sigma = np.random.default_rng(3).uniform(0.1, 9, 68)
     typical = np.median(sigma**2)
-    np.testing.assert_allclose(spread_weights(sigma), 2 * typical / (sigma**2 + typical))
+    np.testing.assert_allclose(sigma_weights(sigma), 2 * typical / (sigma**2 + typical))
 
 
 def test_boxes_of_landmarks_with_and_without_unknown_ones() -> None:

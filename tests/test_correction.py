@@ -199,7 +199,7 @@ def test_held_landmarks_draw_the_model_in_both_engines_alike(
             params,
             models.clnf(engine),
             settings,
-            held=held,
+            fixed=held,
         )
     free = refine(to_grey(clip[0]), points, params, models.clnf(), settings)
     np.testing.assert_allclose(fits["fast"].landmarks, fits["reference"].landmarks, atol=0.02)

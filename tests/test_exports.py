@@ -196,7 +196,7 @@ def test_the_focal_length_is_recorded_and_used(
     for unclear in ("50", 50, 299.9, "85.0"):
         with pytest.raises(SettingsError, match=r"needs a unit: give .*px for pixels, or .*mm for"):
             focal_in_pixels(unclear, (120, 160))
-    with pytest.raises(SettingsError, match="size of the frames is not known"):
+    with pytest.raises(SettingsError, match="frame size is not known"):
         with_focal(empty_tracks([0], 1), 1000)
     video = tmp_path / "v.mkv"
     write_video(video, pair[:3], fps=25)

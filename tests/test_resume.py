@@ -146,7 +146,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence(models: Models, st
             ResultError, match=r"does not match these frames, models and settings: do not resume it\.$"
         ):
             tracker.track_frames(eventful(6), state=state)
-    with pytest.raises(ResultError, match="does not fit"):
+    with pytest.raises(ResultError, match="does not match"):
         FaceTracker(models, TrackerSettings(refine="always")).track_frames(eventful(6), stop=4, state=state)
 
 

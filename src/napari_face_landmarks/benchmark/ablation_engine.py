@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from napari_face_landmarks.clnf import reference
-from napari_face_landmarks.clnf.normalized_frame import FLATTEST
+from napari_face_landmarks.clnf.normalized_frame import MIN_NORM
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
 from napari_face_landmarks.jit import kernel
 
@@ -31,7 +31,7 @@ def normalise_supports(rows: Floats) -> None:
         for j in range(rows.shape[1]):
             rows[i, j] -= mean
             squares += rows[i, j] * rows[i, j]
-        factor = 1.0 / max(np.sqrt(squares), FLATTEST)
+        factor = 1.0 / max(np.sqrt(squares), MIN_NORM)
         for j in range(rows.shape[1]):
             rows[i, j] *= factor
 

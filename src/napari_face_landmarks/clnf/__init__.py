@@ -1,1 +1,1 @@
-"""CLNF: landmarks refined by patch experts under a 3D point distribution model."""
+"""CLNF: refinement of landmarks by patch experts under a 3D point distribution model."""

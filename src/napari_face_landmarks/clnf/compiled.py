@@ -1,9 +1,9 @@
-"""CLNF of a face in few compiled calls: the start, each scale before and after its products, and the end.
+"""Kernels of a CLNF fit: its start, each scale before and after the matrix products, and its end.
 
-`fit_scale` does what `fit` does step by step with other engines and experts: the normalised frame with the
-parameters, and the support regions, before the products of the patch experts' layers; response maps, prior,
-targets, NU-RLMS and the parameters in the image after them. Kernels that are large are called from Python, as
-LLVM would optimise them again in each kernel that calls them.
+`fit_scale` does in a few compiled calls what `fit` does step by step with other engines and experts. Before
+the matrix products of the patch experts' layers these are normalised frame and support regions; after them,
+response maps, prior, targets, NU-RLMS and the parameters in the image. Large kernels are called from Python,
+since LLVM would optimise them again in each kernel that calls them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from napari_face_landmarks.clnf.numba_engine import (
     search_kernel,
 )
 from napari_face_landmarks.clnf.parameters import (
+    LARGEST_FACE,
     LARGEST_GROWTH,
     LARGEST_MOVE,
-    LARGEST_PICTURE,
     LARGEST_SCALE,
     SMALLEST_SCALE,
     EngineConstants,
@@ -38,36 +38,36 @@ Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-NOTHING = np.zeros(0)
-NOT_HELD = np.zeros(0, np.bool_)
+NO_SIGMA = np.zeros(0)
+NONE_FIXED = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True)
-class First:
-    """Initial landmarks, (68, 2) px: which are known and fixed, their sigma, and the PDM fitted to them."""
+class Initial:
+    """Initial landmarks of a fit."""
 
-    landmarks: Floats
-    known: Flags
-    sigma: Floats | None
-    held: Flags | None
-    projected: Floats  # (68, 2)
-    scale: float  # s
+    landmarks: Floats  # (68, 2), px; unknown ones are those of the PDM
+    known: Flags  # (68,)
+    sigma: Floats | None  # (68,), px
+    fixed: Flags | None  # (68,)
+    projected: Floats  # (68, 2), px; the PDM fitted to the landmarks
+    scale: float  # s of that fit
 
 
 @dataclass(frozen=True)
 class ScaleLimits:
-    """One scale: its index, the side of its response maps, how many landmarks are searched, and how long."""
+    """Parameters of the search at one scale."""
 
-    index: int
-    window: int
-    searched: int
+    index: int  # of the scale
+    window: int  # side of the response maps
+    searched: int  # number of landmarks
     max_iterations: int  # of each phase
-    least_motion: float  # px of the image
+    min_motion: float  # px of the image
 
 
 @exact_kernel
 def usable_kernel(points: Floats, params: Floats, size: tuple[int, int]) -> bool:
-    """Return whether a face, (n, 2), is finite, of a usable size and mostly inside the image."""
+    """Return whether a face, (n, 2), is finite, of a plausible scale and mostly inside the image."""
     total, inside = 0.0, 0
     for value in params:
         total += value
@@ -80,7 +80,7 @@ def usable_kernel(points: Floats, params: Floats, size: tuple[int, int]) -> bool
 
 @exact_kernel
 def clean_kernel(sigma: Floats) -> None:
-    """Replace, in place, each sigma that is none by 100 times the largest of the others, at least of 1."""
+    """Replace invalid sigmas, in place, by 100 times the largest valid one (at least 1 px)."""
     largest = 1.0
     for value in sigma:
         if math.isfinite(value):
@@ -101,7 +101,7 @@ def start_kernel(
     known: Flags,
     projected: Floats,
 ) -> bool:
-    """Clamp and project the parameters, fill unknown landmarks, (68, 2), from that; False if unusable."""
+    """Clamp and project the parameters; fill unknown landmarks, (68, 2), from them; False if unusable."""
     n = len(known)
     clamp_kernel(eigenvalues, start)
     points = np.empty((2, n))
@@ -130,7 +130,7 @@ def end_kernel(
     result: Floats,
     shares: Floats,
 ) -> bool:
-    """Fill landmarks, (68, 2), and the shares of the residual that they keep; False if these are no face."""
+    """Fill the final landmarks, (68, 2), and the shares of the residual kept; False if they diverged."""
     n = len(known)
     points = np.empty((2, n))
     project_kernel(mean, components, found, np.empty((3, n)), points)
@@ -138,8 +138,8 @@ def end_kernel(
     for k in range(n):
         shares[k] = 0.0
         if len(sigma) and known[k]:
-            doubt = sigma[k] / start[0] / residual_sigma
-            shares[k] = residual_share / (1.0 + doubt * doubt)
+            relative_sigma = sigma[k] / start[0] / residual_sigma
+            shares[k] = residual_share / (1.0 + relative_sigma * relative_sigma)
         for axis in range(2):
             result[k, axis] = points[axis, k] + shares[k] * (landmarks[k, axis] - projected[k, axis])
         moved += math.hypot(result[k, 0] - landmarks[k, 0], result[k, 1] - landmarks[k, 1]) / n
@@ -151,7 +151,7 @@ def end_kernel(
 def fit_scale(
     grey: npt.NDArray[np.uint8],
     found: Floats,
-    first: First,
+    initial: Initial,
     pdm: PDM,
     experts: PatchExperts,
     constants: EngineConstants,
@@ -159,9 +159,9 @@ def fit_scale(
 ) -> tuple[Floats | None, int, float]:
     """Search at one scale; return the PDM parameters in the image, the steps of NU-RLMS and the likelihood.
 
-    Arrays: `grey` (H, W) uint8, C-contiguous; `found` (6 + m,), the parameters so far, in the image. `pdm`,
-    `experts` and `constants` are as of `fit.ClnfModel`. The parameters are None if the face is too large or
-    the search failed; the likelihood is the mean log response at the landmarks.
+    Arrays: `grey` (H, W) uint8, C-contiguous; `found` (6 + m,), the current parameters in the image. The
+    parameters are None if the face is too large or the search failed; the likelihood is the mean log response
+    at the landmarks.
     """
     index, window, count = limits.index, limits.window, limits.searched
     scale, stride = float(experts.scales[index]), 2 if constants.checkerboard else 1
@@ -173,10 +173,9 @@ def fit_scale(
     w1, w2, w3 = experts.w1[index, view], experts.w2[index, view], experts.w3[index, view]
     products, maps = layer_products(grey, to_frame, centres, window, stride, (w1, w2))
     params, likelihood = np.empty_like(found), np.empty(1)
-    initial = first.landmarks, first.known, first.scale
-    sigma = NOTHING if first.sigma is None else first.sigma
-    held = NOT_HELD if first.held is None else first.held
-    prior = constants.weight, constants.prior_weight, constants.prior_floor, constants.hidden
+    sigma = NO_SIGMA if initial.sigma is None else initial.sigma
+    fixed = NONE_FIXED if initial.fixed is None else initial.fixed
+    prior = constants.weight, constants.prior_weight, constants.prior_floor, constants.response_floor
     steps = _end(
         products,
         w2,
@@ -185,11 +184,13 @@ def fit_scale(
         experts.confidences[index, view],
         stride,
         maps,
-        *initial,
+        initial.landmarks,
+        initial.known,
+        initial.scale,
         sigma,
-        held,
+        fixed,
         prior,
-        constants.held_weight,
+        constants.fixed_weight,
         constants.in_image,
         to_frame,
         scale,
@@ -200,7 +201,7 @@ def fit_scale(
         constants.sigma_at(scale),
         constants.regularisation_at(scale),
         limits.max_iterations,
-        limits.least_motion,
+        limits.min_motion,
         params,
         likelihood,
     )
@@ -218,7 +219,7 @@ def _begin(
     local: Floats,
     centres: npt.NDArray[np.int64],
 ) -> int:
-    """Fill the frame, and the parameters and landmarks in it; return the view, -1 for too large a face."""
+    """Fill the normalised frame, parameters and landmarks in it; return the view, -1 if too large a face."""
     frame_kernel(found, scale, to_frame)
     moved = move_pose(found, to_frame)
     for j in range(len(moved)):
@@ -230,7 +231,7 @@ def _begin(
         low = high = points[axis, 0]
         for k in range(n):
             low, high = min(low, points[axis, k]), max(high, points[axis, k])
-        if not high - low <= LARGEST_PICTURE:
+        if not high - low <= LARGEST_FACE:
             return -1
         for k in range(len(centres)):
             centres[k, axis] = np.int64(np.rint(points[axis, k]))
@@ -256,9 +257,9 @@ def _end(
     known: Flags,
     first_scale: float,
     sigma: Floats,
-    held: Flags,
+    fixed: Flags,
     prior: tuple[float, float, float, float],
-    held_weight: float,
+    fixed_weight: float,
     in_image: bool,
     to_frame: Floats,
     scale: float,
@@ -270,15 +271,15 @@ def _end(
     kernel_sigma: float,
     regularisation: float,
     max_iterations: int,
-    least_motion: float,
+    min_motion: float,
     params: Floats,
     likelihood: Floats,
 ) -> int:
-    """Fill parameters in the image and likelihood; return the steps, -1 if the search failed."""
+    """Fill the parameters in the image and the likelihood; return the steps, -1 if the search failed."""
     n, count = len(known), len(maps)
-    weight, prior_weight, prior_floor, hidden = prior
+    weight, prior_weight, prior_floor, response_floor = prior
     last_layer_kernel(values, w2, w3, visible, stride, maps)
-    targets, weights, given = np.empty((n, 2)), np.empty(n), np.zeros(n, np.bool_)
+    targets, weights, has_target = np.empty((n, 2)), np.empty(n), np.zeros(n, np.bool_)
     seen, total = 0, 0.0
     for k in range(n):
         for axis in range(2):
@@ -297,19 +298,19 @@ def _end(
         for k in range(count):
             for y in range(maps.shape[1]):
                 for x in range(maps.shape[2]):
-                    maps[k, y, x] += np.float32(hidden)
+                    maps[k, y, x] += np.float32(response_floor)
         multiply_prior_kernel(maps, centres, targets, precision)
     total = largest = 0.0
     for k in range(count):
         total += weights[k] / count
     for k in range(count, n):
-        weights[k], given[k] = total if known[k] else 0.0, True
-    if len(held):
+        weights[k], has_target[k] = total if known[k] else 0.0, True
+    if len(fixed):
         for k in range(n):
             largest = max(largest, weights[k])
         for k in range(n):
-            if held[k]:
-                weights[k], given[k] = held_weight * max(largest, 1.0), True
+            if fixed[k]:
+                weights[k], has_target[k] = fixed_weight * max(largest, 1.0), True
     growth = math.sqrt(to_frame[0, 0] ** 2 + to_frame[0, 1] ** 2)
     if in_image:  # v and J scale with the frame, and so must r
         regularisation *= growth**2
@@ -325,9 +326,9 @@ def _end(
         kernel_sigma,
         regularisation,
         max_iterations,
-        least_motion * growth,
+        min_motion * growth,
         False,
-        given,
+        has_target,
         targets,
         found,
     )

@@ -1,4 +1,4 @@
-"""CLNF: refine initial landmarks on an image, fit a face without them, propagate a correction."""
+"""CLNF: refine initial landmarks, fit a face without initial landmarks, propagate a correction."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf import normalized_frame, numba_engine
 from napari_face_landmarks.clnf.compiled import (
-    NOTHING,
-    First,
+    NO_SIGMA,
+    Initial,
     ScaleLimits,
     clean_kernel,
     end_kernel,
@@ -22,7 +22,7 @@ from napari_face_landmarks.clnf.compiled import (
     usable_kernel,
 )
 from napari_face_landmarks.clnf.openface_experts import AnyExperts, OpenFaceExperts, views_of
-from napari_face_landmarks.clnf.parameters import LARGEST_PICTURE, TUNED, EngineConstants, Steps
+from napari_face_landmarks.clnf.parameters import LARGEST_FACE, TUNED, EngineConstants, Steps
 from napari_face_landmarks.clnf.patch_experts import PatchExperts
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
@@ -33,7 +33,7 @@ from napari_face_landmarks.clnf.pdm import (
     fit_pdm_again,
     project_kernel,
     rotation_matrix,
-    spread_weights,
+    sigma_weights,
 )
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES
@@ -41,11 +41,11 @@ from napari_face_landmarks.settings import TrackerSettings
 
 Floats = npt.NDArray[np.float64]
 
-LEAST_ENLARGED = 0.9  # of a scale: it is skipped for faces smaller than this, as in OpenFace
+MIN_RELATIVE_SCALE = 0.9  # scales are skipped if the face is smaller than this share, as in OpenFace
 EVIDENCE_WINDOW = 21
-"""Side of the response maps that tell whether landmarks are where they look right, px."""
-LEAST_LOGGED = 0.01
-"""Added to responses before their logarithm: less is as good as nothing."""
+"""Side of the response maps of `log_responses`, px."""
+RESPONSE_OFFSET = 0.01
+"""Added to responses before taking the logarithm."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,21 @@ class ClnfModel:
     pdm: PDM  # of 68 points
     experts: AnyExperts
     constants: EngineConstants = TUNED
-    # `numba_engine`, or `reference`: the method in plain NumPy
-    engine: ModuleType | SimpleNamespace = numba_engine
+    engine: ModuleType | SimpleNamespace = numba_engine  # or `reference`
 
 
 @dataclass(frozen=True)
 class ClnfFit:
     """Result of refining one face."""
 
-    # (68, 2) float32, pixels, x then y; the initial ones if `converged` is False
-    landmarks: npt.NDArray[np.float32]
-    params: Floats  # (6 + m,) float64; PDM parameters in the image: s, rx, ry, rz, tx, ty, q
-    start: Floats  # (6 + m,) float64; PDM parameters fitted to the initial landmarks
-    # (68,) float64; share c of the initial landmarks' residual from the PDM that `landmarks` keeps
-    shares: Floats
-    likelihood: float  # mean log response at the landmarks, finest scale; -inf where `converged` is False
-    iterations: int  # NU-RLMS steps taken
-    # false if there is no face to fit, the face is too small or outside the image, the equations are
-    # singular, or the landmarks diverge
+    landmarks: npt.NDArray[np.float32]  # (68, 2); pixels, x then y; the initial ones if not converged
+    params: Floats  # (6 + m,); PDM parameters in the image: s, rx, ry, rz, tx, ty, q
+    start: Floats  # (6 + m,); PDM parameters fitted to the initial landmarks
+    shares: Floats  # (68,); share of the initial landmarks' residual from the PDM that is kept
+    likelihood: float  # mean log response at the landmarks, finest scale; -inf if not converged
+    iterations: int  # NU-RLMS steps
+    # false if the initial landmarks are not those of a face, the face is too small or outside the image, the
+    # equations are singular, or the landmarks diverge
     converged: bool
 
 
@@ -83,73 +80,73 @@ def refine(
     model: ClnfModel,
     settings: TrackerSettings,
     sigma: npt.NDArray[Any] | None = None,
-    held: npt.NDArray[np.bool_] | None = None,
+    fixed: npt.NDArray[np.bool_] | None = None,
     searched: int = N_LANDMARKS,
 ) -> ClnfFit:
-    """Refine a face's landmarks by CLNF.
+    """Refine the landmarks of a face by CLNF.
 
     From coarse to fine, the patch experts of the view nearest to the pose are evaluated in a window around
-    each landmark of the normalised frame, and NU-RLMS fits the PDM to the response maps: first its pose, then
-    all parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, both phases take at most
-    `settings.max_iterations` steps and end after the first that moves the landmarks by less than
+    each landmark in the normalised frame, and NU-RLMS fits the PDM to the response maps: first the pose, then
+    all parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, each phase takes at most
+    `settings.max_iterations` steps and ends after a step that moves the landmarks by less than
     `settings.convergence_px` on average. With OpenFace's experts, scales at which the face would be enlarged
     are skipped, as in OpenFace.
 
-    There are three additions, all only with `sigma`. If the initial landmarks are confident (`sure_spread`)
-    and none is fixed, the coarsest scale is skipped. They are a Gaussian prior of the response maps
-    (`prior_weight`). Of their residual from the PDM, ``given - project(start)``, a share
-    ``residual_share / (1 + (sigma / s / residual_sigma)**2)`` is kept.
+    With `sigma`, there are three additions. The coarsest scale is skipped if the initial landmarks are
+    confident (`confident_sigma`) and none is fixed. The response maps are multiplied by a Gaussian prior at
+    the initial landmarks (`prior_weight`). A share ``residual_share / (1 + (sigma / s / residual_sigma)**2)``
+    of the initial landmarks' residual from the PDM, ``landmarks - project(start)``, is kept.
 
     Parameters
     ----------
     grey : ndarray, (H, W), uint8
         The image.
     landmarks : ndarray, (68, 2)
-        Initial landmarks, px, x then y; those that are not finite are ignored.
+        Initial landmarks, px, x then y; landmarks that are not finite are ignored.
     params : ndarray, (6 + m,), or None
         PDM parameters fitted to `landmarks` (`fit_landmarks`); fitted here if None.
     model : ClnfModel
     settings : TrackerSettings
         `max_iterations`, `search_radius` and `convergence_px` are used.
     sigma : ndarray, (68,), optional
-        Standard deviation of each initial landmark, px. Without it: CLNF as published.
-    held : ndarray, (68,), bool, optional
-        Fixed landmarks, such as manual ones: their targets are themselves, at `held_weight` times the weight.
+        Standard deviation of each initial landmark, px. Without it, CLNF is as published.
+    fixed : ndarray, (68,), bool, optional
+        Fixed landmarks, such as manual ones: the PDM is fitted to them with `fixed_weight`, without search.
     searched : int
-        Only the first so many landmarks are searched; the targets of the others are themselves, at the mean
-        weight. OpenFace's experts always search all.
+        Number of landmarks, from the first, that are searched; to the others the PDM is fitted with the mean
+        weight. With OpenFace's experts, all are searched.
 
     Returns
     -------
     ClnfFit
-        Always finite where `landmarks` are.
+        Finite wherever `landmarks` are.
 
     Raises
     ------
     ImageError, ModelError
-        If `grey` is no (H, W) uint8 image, or shapes do not match.
+        If `grey` is not an (H, W) uint8 image, or shapes do not match.
     """
     pdm = model.pdm
-    given, claimed = _check_inputs(grey, landmarks, params, pdm, sigma)
+    given, spread = _check_inputs(grey, landmarks, params, pdm, sigma)
     try:
-        start = np.array(fit_landmarks(pdm, given, claimed) if params is None else params, np.float64)
+        start = np.array(fit_landmarks(pdm, given, spread) if params is None else params, np.float64)
     except ModelError:  # not the landmarks of a face
         return _not_refined(landmarks, np.concatenate([[1.0], np.zeros(5 + pdm.n_modes)]), 0)
     known, projected, size = np.empty(N_LANDMARKS, np.bool_), np.empty((N_LANDMARKS, 2)), grey.shape[:2]
     if not start_kernel(pdm.mean, pdm.components, pdm.eigenvalues, size, start, given, known, projected):
         return _not_refined(landmarks, start, 0)
-    fixed = None if held is None or not (held & known).any() else np.asarray(held & known)
-    first = First(given, known, claimed, fixed, projected, float(start[0]))
+    fixed = None if fixed is None or not (fixed & known).any() else np.asarray(fixed & known)
+    initial = Initial(given, known, spread, fixed, projected, float(start[0]))
     count = N_LANDMARKS if isinstance(model.experts, OpenFaceExperts) else searched
     grey = np.ascontiguousarray(grey)
-    found, steps, likelihood = _coarse_to_fine(grey, start, first, model, settings, count)
+    found, steps, likelihood = _coarse_to_fine(grey, start, initial, model, settings, count)
     if found is None:
         return _not_refined(landmarks, start, steps)
 
-    initial = start, given, known, NOTHING if claimed is None else claimed, projected
+    arrays = start, given, known, NO_SIGMA if spread is None else spread, projected
     share = model.constants.residual_share, model.constants.residual_sigma
     result, shares = np.empty((N_LANDMARKS, 2)), np.empty(N_LANDMARKS)
-    if not end_kernel(pdm.mean, pdm.components, size, *initial, found, *share, result, shares):
+    if not end_kernel(pdm.mean, pdm.components, size, *arrays, found, *share, result, shares):
         return _not_refined(landmarks, start, steps)
     return ClnfFit(result.astype(np.float32), found, start, shares, likelihood, steps, True)
 
@@ -157,21 +154,21 @@ def refine(
 def _coarse_to_fine(
     grey: npt.NDArray[np.uint8],
     start: Floats,
-    first: First,
+    initial: Initial,
     model: ClnfModel,
     settings: TrackerSettings,
     count: int,
 ) -> tuple[Floats | None, int, float]:
-    """Search at all scales; return the parameters (None if it failed), steps and likelihood."""
+    """Search at all scales; return the PDM parameters (None on failure), steps and likelihood."""
     experts, constants = model.experts, model.constants
     found, steps, likelihood, at = start, 0, -math.inf, None
-    for index in range(_first_scale(first, model), len(experts.scales)):
+    for index in range(_first_scale(initial, model), len(experts.scales)):
         if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
             break
         window = constants.window_at(index, settings.search_radius)
         if model.engine is numba_engine and type(experts) is PatchExperts:
             limits = ScaleLimits(index, window, count, settings.max_iterations, settings.convergence_px)
-            params, taken, likelihood = fit_scale(grey, found, first, model.pdm, experts, constants, limits)
+            params, taken, likelihood = fit_scale(grey, found, initial, model.pdm, experts, constants, limits)
             if params is None:
                 return None, steps, likelihood
             found, steps = params, steps + taken
@@ -179,8 +176,8 @@ def _coarse_to_fine(
         at = _respond(grey, found, model, index, window, count)
         if at is None:
             return None, steps, likelihood
-        maps, weights = _with_prior(at, first, model)
-        weights, targets = _with_targets(at, weights, first, constants)
+        maps, weights = _with_prior(at, initial, model)
+        weights, targets = _with_targets(at, weights, initial, constants)
         each = settings.max_iterations, settings.convergence_px
         local, taken = _search(at, maps, weights, model, each, targets=targets)
         if taken < 0 or not np.isfinite(local).all():
@@ -193,36 +190,38 @@ def _coarse_to_fine(
     return found, steps, likelihood
 
 
-def _with_prior(at: _Responses, first: First, model: ClnfModel) -> tuple[npt.NDArray[Any], Floats]:
-    """Return the response maps times the prior of the initial landmarks, and the weights of the landmarks."""
+def _with_prior(at: _Responses, initial: Initial, model: ClnfModel) -> tuple[npt.NDArray[Any], Floats]:
+    """Return the response maps multiplied by the prior, and the diagonal of W."""
     constants, maps, weights = model.constants, at.maps, _weights(at, model.constants)
-    if first.sigma is None or constants.prior_weight <= 0:
+    if initial.sigma is None or constants.prior_weight <= 0:
         return maps, weights
-    variance = (first.sigma / first.scale) ** 2 + constants.prior_floor**2
-    precision = constants.prior_weight / (variance * at.scale**2) * first.known  # px**-2 of the frame
-    centres = normalized_frame.transform(at.to_frame, first.landmarks)
-    maps = model.engine.multiply_prior(maps + np.float32(constants.hidden), at.centres, centres, precision)
-    unseen = ~at.visible
-    if unseen.any():
+    variance = (initial.sigma / initial.scale) ** 2 + constants.prior_floor**2
+    precision = constants.prior_weight / (variance * at.scale**2) * initial.known  # px**-2 of the frame
+    centres = normalized_frame.transform(at.to_frame, initial.landmarks)
+    maps = model.engine.multiply_prior(
+        maps + np.float32(constants.response_floor), at.centres, centres, precision
+    )
+    hidden = ~at.visible
+    if hidden.any():
         seen = weights[at.visible].mean() if at.visible.any() else constants.weight
-        weights[unseen & first.known] = seen
+        weights[hidden & initial.known] = seen
     return maps, weights
 
 
 def _with_targets(
-    at: _Responses, weights: Floats, first: First, constants: EngineConstants
+    at: _Responses, weights: Floats, initial: Initial, constants: EngineConstants
 ) -> tuple[Floats, Floats | None]:
-    """Return the weights, and the targets, (68, 2), of landmarks that are fixed or not searched."""
-    held, count = first.held, len(at.maps)
-    if held is None and count == N_LANDMARKS:
+    """Return the diagonal of W, and the targets, (68, 2), of landmarks that are fixed or not searched."""
+    fixed, count = initial.fixed, len(at.maps)
+    if fixed is None and count == N_LANDMARKS:
         return weights, None
-    targets = normalized_frame.transform(at.to_frame, first.landmarks)
-    given = np.arange(N_LANDMARKS) >= count
-    weights = np.where(given, weights[:count].mean() * first.known, weights)
-    if held is not None:
-        weights[held] = constants.held_weight * max(float(weights.max()), 1.0)
-        given |= held
-    targets[~given] = np.nan
+    targets = normalized_frame.transform(at.to_frame, initial.landmarks)
+    has_target = np.arange(N_LANDMARKS) >= count
+    weights = np.where(has_target, weights[:count].mean() * initial.known, weights)
+    if fixed is not None:
+        weights[fixed] = constants.fixed_weight * max(float(weights.max()), 1.0)
+        has_target |= fixed
+    targets[~has_target] = np.nan
     return weights, targets
 
 
@@ -230,37 +229,36 @@ def _with_targets(
 class ClnfOnlyFit:
     """Result of fitting one face by CLNF alone, without initial landmarks."""
 
-    landmarks: npt.NDArray[np.float32]  # (68, 2) float32, pixels, x then y
-    params: Floats  # (6 + m,) float64; PDM parameters in the image
-    # (68,) float32; response at each landmark, 0 to 1; the mean of the others for landmarks that the view
-    # hides
+    landmarks: npt.NDArray[np.float32]  # (68, 2); pixels, x then y
+    params: Floats  # (6 + m,); PDM parameters in the image; the initial ones if not converged
+    # (68,); response at each landmark, 0 to 1; for landmarks hidden in the view, the mean of the others
     confidence: npt.NDArray[np.float32]
-    likelihood: float  # mean log response at the landmarks, finest scale; -inf where `converged` is False
-    iterations: int  # NU-RLMS steps taken
-    converged: bool  # false if the search failed; `params` are then the initial ones
+    likelihood: float  # mean log response at the landmarks, finest scale; -inf if not converged
+    iterations: int  # NU-RLMS steps
+    converged: bool  # false if the search failed
 
 
 def fit_clnf_only(
-    grey: npt.NDArray[np.uint8], params: Floats, model: ClnfModel, followed: bool = False
+    grey: npt.NDArray[np.uint8], params: Floats, model: ClnfModel, tracked: bool = False
 ) -> ClnfOnlyFit:
-    """Fit a face by CLNF alone, as OpenFace does: from a box on the first frame, then from the last frame.
+    """Fit a face by CLNF alone, as OpenFace does.
 
-    Scales at which the face would be enlarged are skipped, as are those with a window of 0; the model's
-    constants give windows, those of a `followed` face smaller, and iterations. Arrays: `grey` (H, W) uint8;
-    `params` (6 + m,), those of `params_of_crop` or of the last frame. The result is always finite. Raises an
-    `ImageError` if `grey` is no such image, a `ModelError` if parameters and PDM do not match.
+    The initial parameters are those of a box (`params_of_crop`) or of the previous frame (`tracked`, which
+    has smaller windows). Scales with a window of 0, or at which the face would be enlarged, are skipped.
+    Arrays: `grey` (H, W) uint8; `params` (6 + m,). The result is always finite. Raises an `ImageError` if
+    `grey` is not such an image, and a `ModelError` if parameters and PDM do not match.
     """
     pdm, experts, constants = model.pdm, model.experts, model.constants
     _check_inputs(grey, np.zeros((N_LANDMARKS, 2)), params, pdm, None)
     start = clamp(pdm, params)
-    first = _project(pdm, start) if np.isfinite(start).all() else np.full((N_LANDMARKS, 2), np.nan)
+    shape = _project(pdm, start) if np.isfinite(start).all() else np.full((N_LANDMARKS, 2), np.nan)
     failed = ClnfOnlyFit(
-        np.nan_to_num(first).astype(np.float32), start, np.zeros(N_LANDMARKS, np.float32), -math.inf, 0, False
+        np.nan_to_num(shape).astype(np.float32), start, np.zeros(N_LANDMARKS, np.float32), -math.inf, 0, False
     )
-    if not _usable(first, start, grey.shape[:2]):
+    if not _usable(shape, start, grey.shape[:2]):
         return failed
     grey = np.ascontiguousarray(grey)
-    windows = constants.followed_windows if followed else constants.windows
+    windows = constants.tracked_windows if tracked else constants.windows
     found, steps, last = start, 0, None
     for index, window in enumerate(windows[: len(experts.scales)]):
         if window == 0 or _enlarged(experts, index, found):
@@ -268,7 +266,7 @@ def fit_clnf_only(
         at = _respond(grey, found, model, index, window)
         if at is None:
             return failed
-        limits = constants.own_iterations, constants.own_convergence
+        limits = constants.clnf_only_iterations, constants.clnf_only_convergence
         local, taken = _search(at, at.maps, _weights(at, constants), model, limits, whole=True)
         if taken < 0 or not np.isfinite(local).all():
             return failed
@@ -279,66 +277,65 @@ def fit_clnf_only(
     if last is None or not _usable(points, found, grey.shape[:2]):
         return failed
     at, local = last
-    places = _project(pdm, local)
-    likelihood = model.engine.log_likelihood(at.maps, at.centres, places, constants.sigma_at(at.scale))
-    confidence = _responses_at(at, places)
+    in_frame = _project(pdm, local)
+    likelihood = model.engine.log_likelihood(at.maps, at.centres, in_frame, constants.sigma_at(at.scale))
+    confidence = _responses_at(at, in_frame)
     if not np.isfinite(confidence).all():
         return failed
     return ClnfOnlyFit(points.astype(np.float32), found, confidence, float(likelihood), steps, True)
 
 
 def params_of_crop(pdm: PDM, crop: npt.NDArray[Any], margin: float) -> Floats:
-    """Return the parameters, (6 + m,), of the mean face in a square crop of the face.
+    """Return the PDM parameters, (6 + m,), of the mean face in a square crop.
 
-    `crop` (4,) is centre x, centre y, side (px) and roll (rad); `margin` the side relative to the larger side
-    of the landmarks' bounding box.
+    `crop` (4,) is centre x, centre y, side (px) and roll (rad); `margin` is the side relative to the longer
+    side of the landmarks' bounding box.
     """
     low, high = pdm.mean[:2].min(axis=1), pdm.mean[:2].max(axis=1)
     scale = float(crop[2]) / margin / float((high - low).max())
     roll = float(crop[3])
-    place = np.asarray(crop[:2], dtype=np.float64) - scale * _turn(roll) @ ((low + high) / 2)
-    return np.concatenate([[scale, 0.0, 0.0, roll], place, np.zeros(pdm.n_modes)])
+    centre = np.asarray(crop[:2], dtype=np.float64) - scale * _rotation_2d(roll) @ ((low + high) / 2)
+    return np.concatenate([[scale, 0.0, 0.0, roll], centre, np.zeros(pdm.n_modes)])
 
 
 def fit_landmarks(
     pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any] | None = None, start: Floats | None = None
 ) -> Floats:
-    """Fit the PDM to initial landmarks, weighted by their confidence.
+    """Fit the PDM to initial landmarks, weighted by `sigma`; return the parameters, (6 + m,) float64.
 
-    Arrays: `landmarks` (68, 2), pixels, x then y; `sigma` (68,), px; `start` (6 + m,). Returns (6 + m,)
-    float64.
+    Arrays: `landmarks` (68, 2), pixels, x then y; `sigma` (68,), px; `start` (6 + m,).
     """
     if sigma is not None and start is not None:
         fitted = fit_pdm_again(pdm, landmarks, sigma, start)
         if fitted is not None:
             return fitted
-    weights = None if sigma is None else spread_weights(np.asarray(sigma, dtype=np.float64))
+    weights = None if sigma is None else sigma_weights(np.asarray(sigma, dtype=np.float64))
     return fit_pdm(pdm, landmarks, weights, start)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Change that CLNF made on a frame, in the space of the PDM, to be applied to other frames."""
+    """Change by CLNF on a frame, as parameters of the PDM, for propagation to other frames."""
 
     growth: float  # scale after over scale before
-    rotation: Floats  # (3, 3) float64; rotation about the axes of the face: ``R_after = R_before @ rotation``
-    shift: Floats  # (2,) float64; change of the translation in the upright frame, units of the PDM
-    shape: Floats  # (m,) float64; change of q
-    shares: Floats  # (68,) float64; share of the initial landmarks' residual from the PDM that is kept
+    rotation: Floats  # (3, 3); rotation about the axes of the face: ``R_after = R_before @ rotation``
+    shift: Floats  # (2,); change of the translation in the upright frame, units of the PDM
+    shape: Floats  # (m,); change of q
+    shares: Floats  # (68,); share of the initial landmarks' residual from the PDM that is kept
 
 
 def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats) -> Correction:
-    """Return the correction from the PDM fitted to initial landmarks to the refined one.
+    """Return the correction between PDM parameters before and after refinement.
 
     Arrays: `params_from` and `params_to` (6 + m,); `shares` (68,).
     """
     if len(params_from) != N_RIGID + pdm.n_modes or len(params_to) != len(params_from):
         raise ModelError(
-            f"Parameters of the lengths {len(params_from)} and {len(params_to)} do not fit a model of "
-            f"{pdm.n_modes} components: give {N_RIGID + pdm.n_modes} of each."
+            f"The parameters have lengths {len(params_from)} and {len(params_to)}: a PDM with {pdm.n_modes} "
+            f"modes needs {N_RIGID + pdm.n_modes}."
         )
     before = rotation_matrix(params_from[1:4])
-    upright = _turn(-normalized_frame.upright_angle(before))
+    upright = _rotation_2d(-normalized_frame.upright_angle(before))
     return Correction(
         growth=float(params_to[0] / params_from[0]),
         rotation=before.T @ rotation_matrix(params_to[1:4]),
@@ -351,16 +348,18 @@ def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares:
 def apply_correction(
     pdm: PDM, correction: Correction, params: Floats, landmarks: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float32], Floats]:
-    """Apply a correction to another frame of the same face.
+    """Apply a correction to the same face on another frame.
 
-    Arrays: `params` (6 + m,); `landmarks` (68, 2), px, x then y. Returns `landmarks` (68, 2) float32, pixels
-    and `params` (6 + m,) float64.
+    Arrays: `params` (6 + m,); `landmarks` (68, 2), px, x then y. Returns corrected landmarks, (68, 2)
+    float32, and parameters, (6 + m,) float64.
     """
     before = rotation_matrix(params[1:4])
     carried = np.array(params, dtype=np.float64)
     carried[0] = params[0] * correction.growth
     carried[1:4] = euler_angles(before @ correction.rotation)
-    carried[4:6] = params[4:6] + params[0] * _turn(normalized_frame.upright_angle(before)) @ correction.shift
+    carried[4:6] = (
+        params[4:6] + params[0] * _rotation_2d(normalized_frame.upright_angle(before)) @ correction.shift
+    )
     carried[N_RIGID:] += correction.shape
     carried = clamp(pdm, carried)
     residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - _project(pdm, params))
@@ -369,7 +368,7 @@ def apply_correction(
 
 
 def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
-    """Return the view of a scale that is nearest to the pitch and yaw of parameters of the upright frame."""
+    """Return the view of a scale nearest in pitch and yaw to PDM parameters in the normalised frame."""
     pitch, yaw = math.degrees(upright[1]), math.degrees(upright[2])
     centres = views_of(experts, index)[0]
     return int(np.argmin((centres[:, 0] - pitch) ** 2 + (centres[:, 1] - yaw) ** 2))
@@ -377,16 +376,16 @@ def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
 
 @dataclass(frozen=True)
 class _Responses:
-    """A face at one scale: the normalised frame, the parameters in it, and response maps (count, w, w)."""
+    """Response maps of a face at one scale."""
 
-    scale: float
-    growth: float
-    to_frame: Floats
-    local: Floats
-    centres: npt.NDArray[Any]
-    maps: npt.NDArray[Any]
-    visible: npt.NDArray[np.bool_]
-    confidences: Floats
+    scale: float  # of the PDM in the normalised frame
+    growth: float  # px of the normalised frame per px of the image
+    to_frame: Floats  # (2, 3); similarity transform from image to normalised frame
+    local: Floats  # (6 + m,); PDM parameters in the normalised frame
+    centres: npt.NDArray[Any]  # (68, 2); of the maps, px of the normalised frame
+    maps: npt.NDArray[Any]  # (count, window, window)
+    visible: npt.NDArray[np.bool_]  # (68,)
+    confidences: Floats  # (68,); of the experts
 
 
 def _respond(
@@ -397,11 +396,11 @@ def _respond(
     window: int,
     count: int = N_LANDMARKS,
 ) -> _Responses | None:
-    """Evaluate the first experts of a scale; None if the face is larger than `LARGEST_PICTURE`."""
+    """Evaluate the first `count` experts of a scale; None if the face is larger than `LARGEST_FACE`."""
     pdm, experts = model.pdm, model.experts
     scale = float(experts.scales[index])
     openface = isinstance(experts, OpenFaceExperts)
-    if openface:  # OpenFace's reference: frontal, with the current shape
+    if openface:  # OpenFace aligns to the current shape in frontal view
         reference = np.concatenate([[scale, 0.0, 0.0, 0.0, 0.0, 0.0], found[N_RIGID:]])
         to_frame = normalized_frame.shape_to_reference(_project(pdm, found), _project(pdm, reference))
     else:
@@ -409,7 +408,7 @@ def _respond(
     local = normalized_frame.move_pose(found, to_frame)
     view = nearest_view(experts, local, index)
     centres: npt.NDArray[Any] = _project(pdm, local)
-    if not (centres.max(axis=0) - centres.min(axis=0) <= LARGEST_PICTURE).all():
+    if not (centres.max(axis=0) - centres.min(axis=0) <= LARGEST_FACE).all():
         return None
     if not openface:
         centres = np.rint(centres).astype(np.int64)
@@ -422,25 +421,25 @@ def _respond(
     return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])
 
 
-def _first_scale(first: First, model: ClnfModel) -> int:
-    """Return the first scale: the second one if the initial landmarks are confident and none is fixed.
+def _first_scale(initial: Initial, model: ClnfModel) -> int:
+    """Return the first scale: 1 if the initial landmarks are confident and none is fixed, otherwise 0.
 
-    The coarsest one finds landmarks that are far off, but displaces accurate ones.
+    The coarsest scale corrects large errors, but displaces accurate landmarks.
     """
-    if first.held is not None or first.sigma is None or len(model.experts.scales) < 2:
+    if initial.fixed is not None or initial.sigma is None or len(model.experts.scales) < 2:
         return 0
-    spread = math.sqrt(float(np.dot(first.sigma, first.sigma)) / N_LANDMARKS)
-    right, left = (first.projected[eye].tolist() for eye in OUTER_EYES)
-    return int(spread < model.constants.sure_spread * math.dist(right, left))
+    spread = math.sqrt(float(np.dot(initial.sigma, initial.sigma)) / N_LANDMARKS)
+    right, left = (initial.projected[eye].tolist() for eye in OUTER_EYES)
+    return int(spread < model.constants.confident_sigma * math.dist(right, left))
 
 
 def _enlarged(experts: AnyExperts, index: int, found: Floats) -> bool:
-    """Return whether the face would be enlarged at a scale."""
-    return bool(LEAST_ENLARGED * experts.scales[index] > found[0])
+    """Return whether the face would be enlarged at a scale of the normalised frame."""
+    return bool(MIN_RELATIVE_SCALE * experts.scales[index] > found[0])
 
 
 def _weights(at: _Responses, constants: EngineConstants) -> Floats:
-    """Return the diagonal of W, (68,); with a factor of 0 all visible landmarks weigh the same."""
+    """Return the diagonal of W, (68,); if `constants.weight` is 0, it is 1 for all visible landmarks."""
     weights = constants.weight * at.confidences if constants.weight > 0 else np.ones(N_LANDMARKS)
     return np.asarray(np.where(at.visible, weights, 0.0))
 
@@ -454,27 +453,25 @@ def _search(
     whole: bool = False,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run the engine's search; return the parameters and the steps taken, -1 if it failed.
+    """Run the engine's search; return the parameters and the number of steps, -1 if it failed.
 
-    `limits` are the iterations of each phase and the smallest motion, px of the image; `targets` are in px
-    of the normalised frame.
+    `limits` are the maximum iterations of each phase and the minimum motion, px of the image; `targets` are
+    in px of the normalised frame.
     """
-    constants, (max_iterations, least_motion) = model.constants, limits
+    constants, (max_iterations, min_motion) = model.constants, limits
     regularisation = constants.regularisation_at(at.scale)
     if constants.in_image:  # v and J scale with the frame, and so must r
         regularisation *= at.growth**2
-    steps = Steps(
-        constants.sigma_at(at.scale), regularisation, max_iterations, least_motion * at.growth, whole
-    )
+    steps = Steps(constants.sigma_at(at.scale), regularisation, max_iterations, min_motion * at.growth, whole)
     try:
         local, taken = model.engine.search(model.pdm, at.local, maps, at.centres, weights, steps, targets)
-    except np.linalg.LinAlgError:  # raised by the reference; the compiled engine returns -1
+    except np.linalg.LinAlgError:  # by the reference; the compiled engine returns -1
         return at.local, -1
     return local, int(taken)
 
 
 def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
-    """Return the largest response next to each landmark, (68,); the mean of the others for hidden ones."""
+    """Return the largest response near each landmark, (68,); for hidden landmarks, the mean of the others."""
     window = at.maps.shape[1]
     reach = window // 2
     cells = np.clip(np.rint(points - at.centres).astype(np.int64) + reach, 1, window - 2)
@@ -489,30 +486,30 @@ def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
 
 
 def log_responses(
-    grey: npt.NDArray[np.uint8], params: Floats, places: list[npt.NDArray[Any]], model: ClnfModel
+    grey: npt.NDArray[np.uint8], params: Floats, candidates: list[npt.NDArray[Any]], model: ClnfModel
 ) -> Floats:
-    """Return how well places look like their landmarks to the experts of the two finest scales.
+    """Return the mean log response of the two finest scales at N candidate positions, (N, 68) float64.
 
-    Arrays: `grey` (H, W) uint8; `params` (6 + m,). Returns (N, 68) float64.
+    Arrays: `grey` (H, W) uint8; `params` (6 + m,); `candidates` N of (68, 2), px, x then y.
     """
-    found = np.full((2, len(places), N_LANDMARKS), np.nan)
+    found = np.full((2, len(candidates), N_LANDMARKS), np.nan)
     scales = len(model.experts.scales)
     for row, index in enumerate(range(max(scales - 2, 0), scales)):
         at = _respond(np.ascontiguousarray(grey), params, model, index, EVIDENCE_WINDOW)
         if at is not None:
-            moved = [normalized_frame.transform(at.to_frame, np.asarray(points, float)) for points in places]
-            found[row] = np.log([_responses_at(at, points) + LEAST_LOGGED for points in moved])
+            in_frame = [normalized_frame.transform(at.to_frame, np.asarray(p, float)) for p in candidates]
+            found[row] = np.log([_responses_at(at, points) + RESPONSE_OFFSET for points in in_frame])
     return np.asarray(found[: min(scales, 2)].mean(axis=0))
 
 
 def _project(pdm: PDM, params: Floats) -> Floats:
-    """Return `pdm.project` by its kernel, (68, 2)."""
+    """Compiled `pdm.project`, (68, 2)."""
     points = np.empty((2, pdm.n_points))
     project_kernel(pdm.mean, pdm.components, params, np.empty((3, pdm.n_points)), points)
     return points.T
 
 
-def _turn(angle: float) -> Floats:
+def _rotation_2d(angle: float) -> Floats:
     cosine, sine = math.cos(angle), math.sin(angle)
     return np.array([[cosine, -sine], [sine, cosine]])
 
@@ -523,8 +520,8 @@ def _usable(points: Floats, params: Floats, size: tuple[int, int]) -> bool:
 
 
 def _not_refined(landmarks: npt.NDArray[Any], start: Floats, steps: int) -> ClnfFit:
-    kept = np.asarray(landmarks, dtype=np.float32).copy()
-    return ClnfFit(kept, start, start, np.ones(N_LANDMARKS), -math.inf, steps, False)
+    unchanged = np.asarray(landmarks, dtype=np.float32).copy()
+    return ClnfFit(unchanged, start, start, np.ones(N_LANDMARKS), -math.inf, steps, False)
 
 
 def _check_inputs(
@@ -536,18 +533,18 @@ def _check_inputs(
 ) -> tuple[Floats, Floats | None]:
     if grey.ndim != 2 or grey.dtype != np.uint8 or 0 in grey.shape:
         raise ImageError(
-            f"CLNF was given an image {grey.shape} {grey.dtype}: give a grey (H, W) uint8 image."
+            f"CLNF needs a greyscale image (H, W) of type uint8, not {grey.shape} of type {grey.dtype}."
         )
     given = np.array(landmarks, dtype=np.float64, order="C")
-    claimed = None if sigma is None else np.array(sigma, dtype=np.float64)
+    spread = None if sigma is None else np.array(sigma, dtype=np.float64)
     for name, array, shape in (
         ("landmarks", given, (N_LANDMARKS, 2)),
         ("params", params, (N_RIGID + pdm.n_modes,)),
-        ("sigma", claimed, (N_LANDMARKS,)),
-        ("the mean of the PDM", pdm.mean, (3, N_LANDMARKS)),
+        ("sigma", spread, (N_LANDMARKS,)),
+        ("the mean shape of the PDM", pdm.mean, (3, N_LANDMARKS)),
     ):
         if array is not None and array.shape != shape:
-            raise ModelError(f"CLNF was given {name} of the shape {array.shape}: give {shape}.")
-    if claimed is not None:
-        clean_kernel(claimed)
-    return given, claimed
+            raise ModelError(f"For CLNF, {name} must have the shape {shape}, not {array.shape}.")
+    if spread is not None:
+        clean_kernel(spread)
+    return given, spread

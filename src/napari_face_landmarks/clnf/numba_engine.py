@@ -1,7 +1,7 @@
-"""The compiled engine of CLNF: Numba kernels and batched float32 matrix products.
+"""Compiled engine of CLNF: Numba kernels and batched float32 matrix products.
 
-Functions do the same as those of the same name in `reference`. Products over landmarks are done by
-`numpy.matmul`, each too small for the BLAS library to start threads; the kernels release the GIL.
+Functions are equivalent to those of the same name in `reference`. Matrix products are batched over landmarks
+by `numpy.matmul`, each too small for the BLAS library to start threads. The kernels release the GIL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.normalized_frame import FLATTEST, invert_kernel, sample_kernel
+from napari_face_landmarks.clnf.normalized_frame import MIN_NORM, invert_kernel, sample_kernel
 from napari_face_landmarks.clnf.onnx_experts import OnnxExperts, responses
 from napari_face_landmarks.clnf.openface_experts import (
     RELU,
@@ -27,7 +27,7 @@ from napari_face_landmarks.clnf.openface_experts import (
     ScaleExperts,
     covariances,
 )
-from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE, Steps
+from napari_face_landmarks.clnf.parameters import MIN_RESPONSE, Steps
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
 from napari_face_landmarks.clnf.pdm import (
     PDM,
@@ -41,21 +41,21 @@ from napari_face_landmarks.jit import kernel
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
-Places = npt.NDArray[Any]  # whole numbers, or real ones with OpenFace's experts
+Centres = npt.NDArray[Any]  # of the response maps: integers, or floats with OpenFace's experts
 
 PIXELS = SUPPORT * SUPPORT
-LARGEST_EXPONENT = np.float32(80.0)  # exp of more overflows, which fastmath does not handle
-TOGETHER = 2  # landmarks that share a network and are evaluated at once: mirrored pairs
+LARGEST_EXPONENT = np.float32(80.0)  # exp of larger values overflows, which fastmath does not handle
+BATCH_SIZE = 2  # landmarks evaluated at once by a shared network: mirrored pairs
 VECTOR = 16  # columns of a product are padded to a multiple of this
-WORTH_SHARING = 5e7  # multiplications of a pass from which more threads are faster
-LARGEST_PRODUCT = 1 << 18  # multiplications; OpenBLAS may use threads for larger products
+MIN_PARALLEL_WORK = 5e7  # multiplications from which several threads are faster
+LARGEST_PRODUCT = 1 << 18  # multiplications; OpenBLAS may start threads for larger products
 _buffers = threading.local()
 
 
 def response_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: Places,
+    centres: Centres,
     window: int,
     experts: AnyExperts,
     scale: int,
@@ -65,9 +65,9 @@ def response_maps(
 ) -> Floats32:
     """Evaluate the patch experts in a window around each landmark: `reference.response_maps` in float32.
 
-    The normalised frame is sampled once for all landmarks, with the mean and the norm of every support
-    region. The product of the first layer is divided by the norm instead of the pixels. `share`, a pool of
-    threads and its size, is for OpenFace's experts.
+    The normalised frame, and mean and norm of all support regions, are computed once for all landmarks. The
+    product of the first layer is divided by the norm, instead of the pixels. `share` is an executor and the
+    number of threads for OpenFace's experts.
     """
     if isinstance(experts, OpenFaceExperts):
         return _openface_maps(
@@ -81,7 +81,7 @@ def response_maps(
         supports, factors = (np.zeros((len(visible), cells, n), np.float32) for n in (PIXELS, 1))
         supports_kernel(grey, to_frame, centres, window, stride, supports[:count], factors[:count, :, 0])
         supports *= factors
-        _spread(responses(experts, scale, view, supports), visible, stride, maps)
+        _fill_maps(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
     w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
     products, _ = layer_products(grey, to_frame, centres, window, stride, (w1, w2))
@@ -90,22 +90,22 @@ def response_maps(
 
 
 def n_cells(window: int, stride: int) -> int:
-    """Return the number of cells of a window in which the experts are evaluated."""
+    """Return the number of evaluated cells of a window."""
     return (window * window + stride - 1) // stride
 
 
 def layer_products(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: Places,
+    centres: Centres,
     window: int,
     stride: int,
     layers: tuple[Floats32, Floats32],
 ) -> tuple[Floats32, Floats32]:
-    """Return the products of the second layer, (n, cells, h2), and response maps (n, window, window) to fill.
+    """Return the products of the second layer, (n, cells, h2), and empty response maps, (n, window, window).
 
-    Both are arrays of this thread, which its next call reuses. Products of all landmarks are made by NumPy:
-    in kernels they would take 17 MB, as Numba imports SciPy's BLAS for them.
+    Both are buffers that the next call on this thread reuses. The products are computed by NumPy, because in
+    kernels Numba would import SciPy's BLAS, which takes 17 MB.
     """
     (w1, w2), count = layers, len(centres)
     inputs, factors, first, second, maps = _arrays(count, window, stride, w1.shape[2], w2.shape[2])
@@ -117,11 +117,11 @@ def layer_products(
 
 
 def _arrays(count: int, window: int, stride: int, width1: int, width2: int) -> tuple[Floats32, ...]:
-    """Return inputs, contrast factors, products of both layers and response maps: this thread's, reused."""
+    """Return this thread's buffers: inputs, contrast factors, products of both layers, response maps."""
     cells, key = n_cells(window, stride), (count, window, stride, width1, width2)
     known: dict[tuple[int, ...], tuple[Floats32, ...]] = _buffers.__dict__.setdefault("arrays", {})
     if key not in known:
-        if len(known) > 4:  # other models or windows than before
+        if len(known) > 4:  # models or windows have changed
             known.clear()
         blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
         rows = -(-cells // blocks)
@@ -135,13 +135,13 @@ def _arrays(count: int, window: int, stride: int, width1: int, width2: int) -> t
 def supports_kernel(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: Places,
+    centres: Centres,
     window: int,
     stride: int,
     inputs: Floats32,
     factors: Floats32,
 ) -> None:
-    """Fill all support regions, (68, cells, 121), minus their means, and 1 / norm of each."""
+    """Fill the support regions, (68, cells, 121), minus their means, and 1 / norm of each."""
     margin = window // 2 + REACH
     x0, y0 = centres[0, 0], centres[0, 1]
     x1, y1 = x0, y0
@@ -149,9 +149,9 @@ def supports_kernel(
         x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
         x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
     width, height = x1 - x0 + 2 * margin + 1, y1 - y0 + 2 * margin + 1
-    picture = sample_kernel(grey, to_frame, x0 - margin, y0 - margin, width, height)
-    means, all_factors = _contrast(picture)
-    strips = _strips(picture)
+    samples = sample_kernel(grey, to_frame, x0 - margin, y0 - margin, width, height)
+    means, all_factors = _contrast(samples)
+    strips = _strips(samples)
     for k in range(centres.shape[0]):
         left, top = centres[k, 0] - x0, centres[k, 1] - y0
         _im2col(strips, left, top, means, window, stride, inputs[k])
@@ -205,8 +205,8 @@ def last_layer_kernel(
 
 
 @kernel
-def _spread(values: Floats32, visible: npt.NDArray[np.bool_], stride: int, maps: Floats32) -> None:
-    """Fill the response maps from their evaluated cells; other cells are 0, maps of hidden landmarks 1."""
+def _fill_maps(values: Floats32, visible: npt.NDArray[np.bool_], stride: int, maps: Floats32) -> None:
+    """Fill the response maps from the evaluated cells; other cells are 0, maps of hidden landmarks 1."""
     window = maps.shape[1]
     for k in range(maps.shape[0]):
         p = 0
@@ -222,25 +222,25 @@ def _spread(values: Floats32, visible: npt.NDArray[np.bool_], stride: int, maps:
 def _openface_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: Places,
+    centres: Centres,
     window: int,
     part: ScaleExperts,
     view: int,
     sparse: bool,
     share: tuple[Executor, int] | None,
 ) -> Floats32:
-    """Return the response maps of OpenFace's experts."""
+    """Evaluate OpenFace's experts; return their response maps."""
     maps = np.empty((len(centres), window, window), np.float32)
     fields, networks = part.fields is not None, part.networks
     expert = np.where(part.visibility[view], part.expert[view], -1)
 
-    def evaluate(piece: npt.NDArray[np.int64]) -> None:
+    def evaluate(landmarks: npt.NDArray[np.int64]) -> None:
         _network_maps(
             grey,
             invert_kernel(to_frame),
             centres.astype(np.float64),
             expert,
-            piece,
+            landmarks,
             part.flipped[view],
             networks.words,
             networks.widths,
@@ -253,12 +253,12 @@ def _openface_maps(
 
     widths = networks.widths[0]
     work = maps.size * int((widths[:-1] * widths[1:]).sum())
-    pool, threads = share if share is not None and work >= WORTH_SHARING else (None, 1)
-    pieces = _pieces(expert, threads)
-    others = [pool.submit(evaluate, piece) for piece in pieces[1:]] if pool is not None else []
-    evaluate(pieces[0])
-    for other in others:
-        other.result()
+    pool, threads = share if share is not None and work >= MIN_PARALLEL_WORK else (None, 1)
+    parts = _split_landmarks(expert, threads)
+    futures = [pool.submit(evaluate, landmarks) for landmarks in parts[1:]] if pool is not None else []
+    evaluate(parts[0])
+    for future in futures:
+        future.result()
     if fields:
         visible = part.visibility[view]
         sigma, vertices = covariances(part, view, window), maps.reshape(len(maps), -1, 1)
@@ -268,8 +268,8 @@ def _openface_maps(
     return maps
 
 
-def _pieces(expert: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
-    """Split the landmarks into at most `count` pieces; those that share an expert stay together."""
+def _split_landmarks(expert: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
+    """Split the landmarks into at most `count` parts, keeping landmarks with the same expert together."""
     order = np.argsort(expert, kind="stable")
     cuts = [0]
     for i in range(1, count):
@@ -277,7 +277,7 @@ def _pieces(expert: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.in
         while 0 < cut < len(order) and expert[order[cut]] == expert[order[cut - 1]]:
             cut += 1
         cuts.append(cut)
-    return [piece for piece in np.split(order, cuts[1:]) if len(piece)]
+    return [landmarks for landmarks in np.split(order, cuts[1:]) if len(landmarks)]
 
 
 @kernel
@@ -296,7 +296,7 @@ def _network_maps(
     stride: int,
     maps: Floats32,
 ) -> None:
-    """Fill the response maps in this order of landmarks; neighbours with the same network are batched."""
+    """Fill the response maps of the landmarks in `order`, batching neighbours with the same network."""
     n, window = order.shape[0], maps.shape[1]
     side = window + SUPPORT - 1
     cells = (window * window + stride - 1) // stride
@@ -305,8 +305,11 @@ def _network_maps(
     for e in range(widths.shape[0]):
         for layer in range(widths.shape[1]):
             widest = max(widest, widths[e, layer])
-    most = (cells * TOGETHER + VECTOR - 1) // VECTOR * VECTOR
-    ones, others = np.empty(widest * most, np.float32), np.empty(widest * most, np.float32)
+    max_columns = (cells * BATCH_SIZE + VECTOR - 1) // VECTOR * VECTOR
+    buffer_a, buffer_b = (
+        np.empty(widest * max_columns, np.float32),
+        np.empty(widest * max_columns, np.float32),
+    )
     first = 0
     while first < n:
         e = expert[order[first]]
@@ -315,11 +318,11 @@ def _network_maps(
             maps[order[first]] = np.float32(1.0)
             first = last
             continue
-        while last < n and last - first < TOGETHER and expert[order[last]] == e:
+        while last < n and last - first < BATCH_SIZE and expert[order[last]] == e:
             last += 1
         columns = (cells * (last - first) + VECTOR - 1) // VECTOR * VECTOR
-        values = ones[: widest * columns].reshape(widest, columns)
-        following = others[: widest * columns].reshape(widest, columns)
+        values = buffer_a[: widest * columns].reshape(widest, columns)
+        following = buffer_b[: widest * columns].reshape(widest, columns)
         values[:N_INPUTS, cells * (last - first) :] = np.float32(0.0)
         for i in range(first, last):
             k = order[i]
@@ -354,7 +357,7 @@ def _network_maps(
 def _sample_area(
     grey: npt.NDArray[np.uint8], to_image: Floats, x: float, y: float, flipped: bool, area: Floats32
 ) -> None:
-    """Fill the transposed image (columns, rows) around a point of the frame by bilinear sampling."""
+    """Sample the surroundings of a point of the normalised frame bilinearly, transposed (columns, rows)."""
     side = area.shape[0]
     reach = side // 2
     height, width = grey.shape
@@ -376,7 +379,7 @@ def _sample_area(
 
 @kernel
 def _normalised_columns(area: Floats32, window: int, stride: int, first: int, inputs: Floats32) -> None:
-    """Fill columns of `inputs`, from `first` on: a 1, then a contrast-normalised support region."""
+    """Fill the columns of `inputs` from `first` on: a 1, then a contrast-normalised support region each."""
     cells = (window * window + stride - 1) // stride
     sums, squares = np.zeros(cells, np.float32), np.zeros(cells, np.float32)
     level = area[area.shape[0] // 2, area.shape[1] // 2]  # keeps the sums small
@@ -399,7 +402,7 @@ def _normalised_columns(area: Floats32, window: int, stride: int, first: int, in
             row[p] -= sums[p]
             squares[p] += row[p] * row[p]
     for p in range(cells):
-        squares[p] = np.float32(1.0) / max(np.sqrt(squares[p]), np.float32(FLATTEST))
+        squares[p] = np.float32(1.0) / max(np.sqrt(squares[p]), np.float32(MIN_NORM))
     for j in range(1, N_INPUTS):
         row = inputs[j, first : first + cells]
         for p in range(cells):
@@ -408,7 +411,7 @@ def _normalised_columns(area: Floats32, window: int, stride: int, first: int, in
 
 @kernel
 def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, following: Floats32) -> None:
-    """Apply one layer to columns, in products too small for threads of the BLAS library."""
+    """Apply a layer to columns, in products too small for the BLAS library to start threads."""
     outputs, inputs = weight.shape
     columns = values.shape[1]
     block = max(1, LARGEST_PRODUCT // (inputs * columns))
@@ -434,7 +437,7 @@ def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, 
 
 @kernel
 def _fill_from_neighbours(response: Floats32) -> None:
-    """Replace every second cell of a map (x + y odd) by the mean of its neighbours."""
+    """Replace the cells of a response map with odd x + y by the mean of their neighbours."""
     window = response.shape[0]
     for y in range(window):
         for x in range(1 - y % 2, window, 2):
@@ -451,21 +454,21 @@ def _fill_from_neighbours(response: Floats32) -> None:
 
 
 @kernel
-def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
+def _contrast(samples: Floats32) -> tuple[Floats32, Floats32]:
     """Return the mean and 1 / norm of every support region of an image, by running sums."""
-    width, height = picture.shape
+    width, height = samples.shape
     across, down = width - SUPPORT + 1, height - SUPPORT + 1
     means, factors = np.empty((across, down), np.float32), np.empty((across, down), np.float32)
-    middle = np.float64(picture[width // 2, height // 2])  # keeps the sums of squares small
+    middle = np.float64(samples[width // 2, height // 2])  # keeps the sums of squares small
     sums, squares = np.zeros(height), np.zeros(height)
     for c in range(width):
         for r in range(height):
-            value = np.float64(picture[c, r]) - middle
+            value = np.float64(samples[c, r]) - middle
             sums[r] += value
             squares[r] += value * value
         if c >= SUPPORT:
             for r in range(height):
-                value = np.float64(picture[c - SUPPORT, r]) - middle
+                value = np.float64(samples[c - SUPPORT, r]) - middle
                 sums[r] -= value
                 squares[r] -= value * value
         if c < SUPPORT - 1:
@@ -482,22 +485,22 @@ def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
                 mean = total / PIXELS
                 norm = math.sqrt(max(total_squares - total * mean, 0.0))
                 means[x, r - SUPPORT + 1] = mean + middle
-                factors[x, r - SUPPORT + 1] = 1.0 / max(norm, FLATTEST)
+                factors[x, r - SUPPORT + 1] = 1.0 / max(norm, MIN_NORM)
     return means, factors
 
 
 @kernel
-def _strips(picture: Floats32) -> Floats32:
-    """Return, for each row of a transposed image, the next eleven pixels of every column.
+def _strips(samples: Floats32) -> Floats32:
+    """Return, for each row of a transposed image, the 11 pixels from there on of every column.
 
-    Each support region is a contiguous run of 121 values in a strip, so that no pixel is gathered twice.
+    Each support region is then a contiguous run of 121 values.
     """
-    width, height = picture.shape
+    width, height = samples.shape
     strips = np.empty((height - SUPPORT + 1, width * SUPPORT), np.float32)
     for y in range(strips.shape[0]):
         for c in range(width):
             for r in range(SUPPORT):
-                strips[y, SUPPORT * c + r] = picture[c, y + r]
+                strips[y, SUPPORT * c + r] = samples[c, y + r]
     return strips
 
 
@@ -505,7 +508,7 @@ def _strips(picture: Floats32) -> Floats32:
 def _im2col(
     strips: Floats32, left: int, top: int, means: Floats32, window: int, stride: int, inputs: Floats32
 ) -> None:
-    """Fill the support regions (cells, 121) of a window, each minus its mean, column by column."""
+    """Fill the support regions, (cells, 121), of a window, column by column, each minus its mean."""
     row = 0
     for y in range(window):
         for x in range(y % stride, window, stride):
@@ -517,14 +520,14 @@ def _im2col(
             row += 1
 
 
-def multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> Floats32:
-    """Multiply each response map by a Gaussian around the initial landmark, in place."""
+def multiply_prior(maps: Floats32, centres: Centres, prior: Floats, precision: Floats) -> Floats32:
+    """Multiply each response map, in place, by a Gaussian around the initial landmark."""
     multiply_prior_kernel(maps, centres, prior, precision)
     return maps
 
 
 @kernel
-def multiply_prior_kernel(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> None:
+def multiply_prior_kernel(maps: Floats32, centres: Centres, prior: Floats, precision: Floats) -> None:
     """Compiled `multiply_prior`."""
     window = maps.shape[1]
     across, down = np.empty(window, np.float32), np.empty(window, np.float32)
@@ -538,7 +541,7 @@ def multiply_prior_kernel(maps: Floats32, centres: Places, prior: Floats, precis
 
 @kernel
 def _gaussian(middle: float, precision: float, values: npt.NDArray[Any]) -> None:
-    """Fill the values of exp(-precision d**2 / 2) at integer steps around the middle."""
+    """Fill exp(-precision d**2 / 2) at integer steps d around `middle`."""
     reach = values.shape[0] // 2
     for j in range(values.shape[0]):
         d = middle + j - reach
@@ -546,8 +549,8 @@ def _gaussian(middle: float, precision: float, values: npt.NDArray[Any]) -> None
 
 
 @kernel
-def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, shift: Floats) -> None:
-    """Fill the mean-shift vectors v, (2, 68), of the points (2, 68)."""
+def _mean_shift(maps: Floats32, centres: Centres, points: Floats, sigma: float, shift: Floats) -> None:
+    """Fill the mean-shift vectors v, (2, 68), at points (2, 68)."""
     window = maps.shape[1]
     reach = window // 2
     across, down = np.empty(window, np.float32), np.empty(window, np.float32)
@@ -567,14 +570,14 @@ def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, s
             total += down[y] * part
             mean_x += down[y] * part_x
             mean_y += down[y] * part * (y - reach)
-        if total < LEAST_RESPONSE:
+        if total < MIN_RESPONSE:
             shift[0, k], shift[1, k] = 0.0, 0.0
         else:
             shift[0, k], shift[1, k] = mean_x / total - dx, mean_y / total - dy
 
 
 def with_threads(pool: Executor, threads: int) -> SimpleNamespace:
-    """Return this engine with OpenFace's experts evaluated by the caller's thread and those of a pool."""
+    """Return this engine with OpenFace's experts evaluated by the calling thread and an executor."""
     return SimpleNamespace(
         response_maps=partial(response_maps, share=(pool, threads)),
         multiply_prior=multiply_prior,
@@ -584,22 +587,22 @@ def with_threads(pool: Executor, threads: int) -> SimpleNamespace:
 
 
 def search(
-    model: PDM,
+    pdm: PDM,
     params: Floats,
     maps: Floats32,
-    centres: Places,
+    centres: Centres,
     weights: Floats,
     steps: Steps,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run NU-RLMS on the response maps of one scale: `reference.search`; iterations are -1 if it failed."""
+    """Run NU-RLMS on the response maps of one scale like `reference.search`; -1 iterations if it failed."""
     found = np.empty_like(params)
     if targets is None:
         targets = np.full((len(weights), 2), np.nan)
     iterations = search_kernel(
-        model.mean,
-        model.components,
-        model.eigenvalues,
+        pdm.mean,
+        pdm.components,
+        pdm.eigenvalues,
         params,
         maps,
         centres,
@@ -607,7 +610,7 @@ def search(
         steps.sigma,
         steps.regularisation,
         steps.max_iterations,
-        steps.least_motion,
+        steps.min_motion,
         steps.whole,
         np.isfinite(targets[:, 0]),
         targets,
@@ -623,18 +626,18 @@ def search_kernel(
     eigenvalues: Floats,
     start: Floats,
     maps: Floats32,
-    centres: Places,
+    centres: Centres,
     weights: Floats,
     sigma: float,
     regularisation: float,
     max_iterations: int,
-    least_motion: float,
+    min_motion: float,
     whole: bool,
-    held: npt.NDArray[np.bool_],
+    has_target: npt.NDArray[np.bool_],
     targets: Floats,
     params: Floats,
 ) -> int:
-    """Compiled `search`: fills the parameters, (6 + m,); returns the iterations, -1 if it failed."""
+    """Compiled `search`: fills the parameters, (6 + m,); returns the iterations, or -1 if it failed."""
     n, m = components.shape[1], components.shape[2]
     moved = start.copy()
     shape = np.empty((3, n))
@@ -652,7 +655,7 @@ def search_kernel(
         for _ in range(max_iterations):
             _mean_shift(maps, centres, points, sigma, shift)
             for k in range(n):
-                if held[k]:
+                if has_target[k]:
                     shift[0, k] = targets[k, 0] - points[0, k]
                     shift[1, k] = targets[k, 1] - points[1, k]
             jacobian_kernel(components, params, shape, rigid, slope)
@@ -674,18 +677,18 @@ def search_kernel(
                 squares += move * move
                 points[0, k], points[1, k] = points_moved[0, k], points_moved[1, k]
             iterations += 1
-            if (math.sqrt(squares) if whole else motion / n) < least_motion:
+            if (math.sqrt(squares) if whole else motion / n) < min_motion:
                 break
     return iterations
 
 
-def log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
+def log_likelihood(maps: Floats32, centres: Centres, points: Floats, sigma: float) -> float:
     """Return the mean log response at the landmarks: `reference.log_likelihood`."""
     return float(log_likelihood_kernel(maps, centres, np.ascontiguousarray(points), sigma))
 
 
 @kernel
-def log_likelihood_kernel(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
+def log_likelihood_kernel(maps: Floats32, centres: Centres, points: Floats, sigma: float) -> float:
     """Compiled `log_likelihood`."""
     window = maps.shape[1]
     across, down = np.empty(window), np.empty(window)
@@ -698,5 +701,5 @@ def log_likelihood_kernel(maps: Floats32, centres: Places, points: Floats, sigma
         for y in range(window):
             for x in range(window):
                 total += maps[k, y, x] * across[x] * down[y]
-        logs += math.log(max(total * precision / (2.0 * math.pi), LEAST_RESPONSE))
+        logs += math.log(max(total * precision / (2.0 * math.pi), MIN_RESPONSE))
     return float(logs / maps.shape[0])

@@ -1,4 +1,4 @@
-"""CEN patch experts as an ONNX graph, run by ONNX Runtime on the execution providers of the machine."""
+"""CEN patch experts as an ONNX graph for ONNX Runtime and its execution providers."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ PROVIDERS = (
     "DmlExecutionProvider",
     "CPUExecutionProvider",
 )
-"""Execution providers in the order of preference."""
+"""Execution providers in order of preference."""
 OPSET, IR_VERSION = 17, 9
 
 
 @dataclass(frozen=True)
 class OnnxExperts(PatchExperts):
-    """Patch experts that are evaluated by ONNX Runtime."""
+    """Patch experts evaluated by ONNX Runtime."""
 
-    # inputs `supports`, (68, n, 121) contrast-normalised, and `set`, the index of scale and view; output
+    # inputs: `supports`, (68, n, 121), contrast-normalised, and `set`, the index of scale and view; output:
     # `responses`, (68, n)
     session: onnxruntime.InferenceSession
 
 
 def experts_graph(experts: PatchExperts) -> bytes:
-    """Return all experts as one serialised ONNX model."""
+    """Convert all experts to one serialised ONNX model."""
     try:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
         raise ModelError(
-            "Patch experts can only be run as ONNX with the package onnx: pip install onnx, or "
+            "Running patch experts on ONNX Runtime needs the package onnx: pip install onnx, or "
             'pip install "napari-face-landmarks[onnx]".'
         ) from None
     sets = len(experts.scales) * len(experts.visibility)
@@ -86,25 +86,25 @@ def experts_graph(experts: PatchExperts) -> bytes:
 
 
 def onnx_experts(experts: AnyExperts, providers: Sequence[str] | None = None) -> OnnxExperts:
-    """Return patch experts that ONNX Runtime evaluates."""
+    """Convert patch experts for evaluation by ONNX Runtime, on the best available or the given providers."""
     if not isinstance(experts, PatchExperts):
         raise ModelError(
-            "OpenFace's patch experts cannot be run as ONNX: leave out the option, or the models."
+            "OpenFace's patch experts do not run on ONNX Runtime: drop the option, or choose other models."
         )
     available = onnxruntime.get_available_providers()
     chosen = list(providers) if providers else [name for name in PROVIDERS if name in available]
     unknown = [name for name in chosen if name not in available]
     if unknown:
-        raise ModelError(f"ONNX Runtime has no {unknown[0]!r} here: choose from {', '.join(available)}.")
+        raise ModelError(f"ONNX Runtime has no provider {unknown[0]!r}: choose from {', '.join(available)}.")
     session = open_network(
         experts_graph(experts), Path("cen.onnx"), "choose another provider", chosen, trusted=True
     )
-    weights = {each.name: getattr(experts, each.name) for each in fields(PatchExperts)}
-    return OnnxExperts(**weights, session=session)
+    arrays = {array.name: getattr(experts, array.name) for array in fields(PatchExperts)}
+    return OnnxExperts(**arrays, session=session)
 
 
 def responses(experts: OnnxExperts, scale: int, view: int, supports: Floats32) -> Floats32:
-    """Return the responses, (68, n), of the experts of a scale and a view to normalised supports.
+    """Evaluate the experts of a scale and view on normalised support regions; return (68, n) responses.
 
     Arrays: `supports` (68, n, 121) float32.
     """

@@ -1,9 +1,9 @@
-"""Patch experts of OpenFace: deep ones (CEN) and neural fields (CCNF), for every scale, view and landmark.
+"""OpenFace's patch experts for every scale, view and landmark: CEN (networks) and CCNF (neural fields).
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CEN);
 Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark
-detection in the wild" (CCNF). The input of both is the contrast-normalised 11 x 11 support region. Unlike
-those of the bundles, the image is resampled for each landmark, bilinearly, with the landmark on a pixel.
+detection in the wild" (CCNF). The input of both is the contrast-normalised 11 x 11 support region. Unlike for
+the experts of the bundles, the image is resampled bilinearly for each landmark, with the landmark on a pixel.
 
 `models.openface_format` reads them from files.
 """
@@ -23,58 +23,50 @@ Floats32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 SIGMOID, TANH, RELU, LINEAR = 0, 1, 2, 3
-"""Activations of a layer; the first three are numbered as in the files."""
+"""Activation functions; the first three have the numbers used in OpenFace's files."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Small networks in one array: each layer is ``activation(weight @ input + bias)``."""
+    """E small networks of up to L layers ``activation(weight @ input + bias)``, stored in one array."""
 
-    words: Floats32  # (N,), float32; all weights and biases, and other words of the file between them
-    # (E, L + 1), int64; numbers of inputs and of each layer's outputs; 0 after the last layer
-    widths: Integers
-    # weights, biases: (E, L), int64; index of each layer's weights (outputs x inputs, by rows) and biases in
-    # `words`
-    weights: Integers
-    biases: Integers
-    activations: Integers  # (E, L), int64; `SIGMOID`, `TANH`, `RELU` or `LINEAR`
+    words: Floats32  # (N,); all weights and biases, interspersed with other words of the file
+    widths: Integers  # (E, L + 1); number of inputs, and of outputs of each layer; 0 after the last layer
+    weights: Integers  # (E, L); index of each layer's weights (outputs x inputs, row by row) in `words`
+    biases: Integers  # (E, L); index of each layer's biases in `words`
+    activations: Integers  # (E, L); `SIGMOID`, `TANH`, `RELU` or `LINEAR`
 
 
 @dataclass(frozen=True)
 class NeuralFields:
-    """Parameters of CCNF: those of the neurons, and of the edges between neighbouring responses."""
+    """Parameters of CCNF: neurons, and edges between neighbouring responses; one tuple entry per expert."""
 
-    # tuple of ndarray, (K, 11, 11), float32; weights of the neurons of each expert, rows then columns
-    kernels: tuple[Floats32, ...]
-    # norms, biases, alphas: tuple of ndarray, (K,), float64; for each neuron of each expert: norm of the
-    # weights, bias, and vertex weight alpha
-    norms: tuple[Floats, ...]
-    biases: tuple[Floats, ...]
-    alphas: tuple[Floats, ...]
-    betas: tuple[Floats, ...]  # tuple of ndarray, (B,), float64; edge weights of each expert
-    edges: dict[int, Floats32]  # matrices D - S of the edge features for each window of the file
-    # cache of Sigma for each view and window
-    covariances: dict[tuple[int, int], Floats32] = field(default_factory=dict)
+    kernels: tuple[Floats32, ...]  # (K, 11, 11); weights of the neurons, rows then columns
+    norms: tuple[Floats, ...]  # (K,); norm of each neuron's weights
+    biases: tuple[Floats, ...]  # (K,); bias of each neuron
+    alphas: tuple[Floats, ...]  # (K,); vertex weight of each neuron
+    betas: tuple[Floats, ...]  # (B,); edge weights
+    edges: dict[int, Floats32]  # by window: matrices D - S of the edge features
+    covariances: dict[tuple[int, int], Floats32] = field(default_factory=dict)  # cache, see `covariances`
 
 
 @dataclass(frozen=True)
 class ScaleExperts:
-    """The experts of one scale."""
+    """Experts of one scale."""
 
     scale: float  # scale s of the PDM in the normalised frame
     view_centres: Floats  # (V, 3); degrees: pitch, yaw, roll of each view
-    visibility: npt.NDArray[np.bool_]  # (V, 68); the landmarks that have an expert in each view
+    visibility: npt.NDArray[np.bool_]  # (V, 68); the landmarks with an expert in each view
     confidences: Floats  # (V, 68); weight of each expert in NU-RLMS
-    expert: Integers  # (V, 68), int64; index of the network; -1 for none
-    # (V, 68); whether its input is mirrored, as it was trained for the other side of the face
-    flipped: npt.NDArray[np.bool_]
+    expert: Integers  # (V, 68); index of the network, or -1
+    flipped: npt.NDArray[np.bool_]  # (V, 68); mirror the input of a network trained for the other side
     networks: Networks  # 122 inputs (a 1, then the support region column by column), one output
     fields: NeuralFields | None = None  # for CCNF only
 
 
 @dataclass(frozen=True)
 class OpenFaceExperts:
-    """Patch experts of all scales."""
+    """OpenFace's patch experts of all scales."""
 
     kind: str  # "CEN" or "CCNF"
     parts: tuple[ScaleExperts, ...]  # from coarse to fine
@@ -99,11 +91,11 @@ def views_of(
 
 
 def fields_as_networks(fields: NeuralFields) -> Networks:
-    """Return networks that are equivalent to the neurons of CCNF, without the edges.
+    """Convert the neurons of CCNF, without the edges, to equivalent networks.
 
-    The normalised correlation of a support region with a neuron's weights is the product of the weights, with
-    mean 0 and norm 1, and the contrast-normalised support region: a layer of sigmoids, and their sum weighted
-    by 2 alpha.
+    The normalised correlation of a support region with a neuron's weights is the dot product of the
+    contrast-normalised support region and the weights scaled to mean 0 and norm 1. This gives a layer of
+    sigmoids, followed by their sum weighted by 2 alpha.
     """
     words: list[Floats32] = []
     count, depth = len(fields.kernels), 2
@@ -131,10 +123,10 @@ def fields_as_networks(fields: NeuralFields) -> Networks:
 
 
 def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
-    """Return Sigma of an expert's responses in a window, (window**2, window**2), float64.
+    """Return the covariance Sigma of an expert's responses in a window, (window**2, window**2), float64.
 
     Baltrusaitis et al. 2013: ``Sigma**-1 = 2 (sum_k alpha_k I + sum_k beta_k (D_k - S_k))``; without the
-    second sum if the file has no edges for the window.
+    second sum if there are no edges for the window.
     """
     cells = window * window
     precision = fields.alphas[expert].sum() * np.eye(cells)
@@ -146,16 +138,15 @@ def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
         return np.asarray(np.linalg.inv(precision))
     except np.linalg.LinAlgError:
         raise ModelError(
-            f"The neural field of an expert is no normal distribution in a window of {window} x {window}: "
+            f"The covariance of a CCNF expert is not positive definite in a window of {window} x {window}: "
             "install the OpenFace models again."
         ) from None
 
 
 def covariances(part: ScaleExperts, view: int, window: int) -> Floats32:
-    """Return Sigma of every landmark's expert in a view, (68, window**2, window**2) float32.
+    """Return the covariances of all landmarks' experts in a view, (68, window**2, window**2) float32.
 
-    If the file has no edges for the window, (68, 1, 1): a number for each landmark. Cached for each view and
-    window.
+    If there are no edges for the window, (68, 1, 1): one variance per landmark. Cached by view and window.
     """
     fields = part.fields
     assert fields is not None

@@ -1,15 +1,15 @@
-"""The point distribution model: 68 points in 3D with linear modes of variation, under weak perspective.
+"""Point distribution model (PDM): 68 points in 3D with linear modes of variation, weak perspective.
 
     x_i = s R_2D (xbar_i + Phi_i q) + t
 
 (Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields", equation 2; Saragih, Lucey and
 Cohn 2011, "Deformable model fitting by regularized landmark mean-shift", equation 1.)
 
-The frame is right-handed in image axes: x to the right, y down, z away from the camera, so that the tip of
-the nose has a negative z. Angles are Euler angles in radians with ``R = Rx(rx) @ Ry(ry) @ Rz(rz)``, as in
-OpenFace: a positive ry rotates the nose to the left of the image, a positive rx down, a positive rz the face
-clockwise. Lengths are in units of 1/90 of the distance of the mean shape's outer eye corners, about a
-millimetre; s is in pixels per unit.
+Axes are right-handed: x to the right, y down, z away from the camera, so that the tip of the nose has a
+negative z. Angles are Euler angles in radians with ``R = Rx(rx) @ Ry(ry) @ Rz(rz)``, as in OpenFace: a
+positive ry rotates the nose to the left of the image, a positive rx down, a positive rz the face clockwise.
+The unit of length is 1/90 of the mean shape's inter-ocular distance, about a millimetre; s is in pixels per
+unit.
 
 Parameters are one float64 vector ``[s, rx, ry, rz, tx, ty, q_1 .. q_m]``, (6 + m,).
 """
@@ -37,33 +37,32 @@ LARGEST_MODEL = (1024, 256)  # points, components
 FEWEST_POINTS = 6
 SMALLEST_SCALE = 1e-6
 SMALLEST_EXTENT = 1e-3
-"""Limit of a mean shape along each axis."""
+"""Minimum extent of a mean shape along each axis."""
 LARGEST_COORDINATE = 1e6  # px
-MOST_ITERATIONS = 40  # Gauss-Newton steps of each stage of a fit
+MAX_ITERATIONS = 40  # Gauss-Newton steps of each stage of a fit
 
 
 @dataclass(frozen=True)
 class PDM:
     """A point distribution model."""
 
-    mean: Floats  # (3, n); the mean shape xbar: rows x, y, z
-    components: Floats  # (3, n, m); phi, orthonormal over its first two axes
-    # (m,); the variance of each parameter q over faces, descending, squared units of the shape
-    eigenvalues: Floats
+    mean: Floats  # (3, n); mean shape xbar: rows x, y, z
+    components: Floats  # (3, n, m); modes of variation Phi, orthonormal over the first two axes
+    eigenvalues: Floats  # (m,); variance of each parameter q over faces, descending, squared units
 
     @property
     def n_points(self) -> int:
-        """The number of landmarks, n."""
+        """Number of landmarks, n."""
         return int(self.mean.shape[1])
 
     @property
     def n_modes(self) -> int:
-        """The number of non-rigid parameters, m."""
+        """Number of non-rigid parameters, m."""
         return int(self.eigenvalues.shape[0])
 
 
 def rotation_matrix(angles: Floats) -> Floats:
-    """Return ``Rx(rx) @ Ry(ry) @ Rz(rz)``, (3, 3), of the Euler angles ``(rx, ry, rz)`` in radians."""
+    """Return ``Rx(rx) @ Ry(ry) @ Rz(rz)``, (3, 3), for Euler angles ``(rx, ry, rz)`` in radians."""
     (s1, s2, s3), (c1, c2, c3) = np.sin(angles), np.cos(angles)
     return np.array(
         [
@@ -75,9 +74,9 @@ def rotation_matrix(angles: Floats) -> Floats:
 
 
 def euler_angles(rotation: Floats) -> Floats:
-    """Return the angles ``(rx, ry, rz)``, (3,) radians, of a rotation matrix; ry is within +-pi/2."""
+    """Return the Euler angles ``(rx, ry, rz)``, (3,) radians, of a rotation matrix; ry is within +-pi/2."""
     sine = min(1.0, max(-1.0, float(rotation[0, 2])))
-    if abs(sine) > 1.0 - 1e-12:  # rx and rz rotate about the same axis: use rx only
+    if abs(sine) > 1.0 - 1e-12:  # gimbal lock: set rz to 0
         return np.array([np.arctan2(rotation[2, 1], rotation[1, 1]), np.arcsin(sine), 0.0])
     return np.array(
         [
@@ -89,21 +88,18 @@ def euler_angles(rotation: Floats) -> Floats:
 
 
 def shape_3d(pdm: PDM, q: Floats) -> Floats:
-    """Return the shape ``xbar + Phi q``, (3, n) float64, of the non-rigid parameters `q`, (m,)."""
+    """Return the shape ``xbar + Phi q``, (3, n) float64, for non-rigid parameters `q`, (m,)."""
     return np.asarray(pdm.mean + pdm.components @ q)
 
 
 def project(pdm: PDM, params: Floats) -> Floats:
-    """Project the model under weak perspective.
-
-    Arrays: `params` (6 + m,) float64. Returns (n, 2) float64, pixels, x then y.
-    """
+    """Project the PDM with parameters (6 + m,) to the image, (n, 2) float64, pixels, x then y."""
     shape = shape_3d(pdm, params[N_RIGID:])
     return np.asarray((params[0] * rotation_matrix(params[1:4])[:2] @ shape).T + params[4:6])
 
 
 def clamp(pdm: PDM, params: Floats) -> Floats:
-    """Return the parameters with each q within 3 standard deviations, ``+-3 sqrt(eigenvalue)``."""
+    """Clamp each q to 3 standard deviations, ``+-3 sqrt(eigenvalue)``; return new parameters."""
     clamped = np.array(params, dtype=np.float64)
     clamp_kernel(pdm.eigenvalues, clamped)
     return clamped
@@ -112,7 +108,7 @@ def clamp(pdm: PDM, params: Floats) -> Floats:
 def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Floats:
     """Fit the pose of the mean shape to 2D landmarks in closed form, to initialise `fit_pdm`.
 
-    The least-squares affine camera, then the scaled rotation nearest to it. Arrays: `landmarks` (n, 2),
+    Finds the least-squares affine camera, then the nearest scaled rotation. Arrays: `landmarks` (n, 2),
     pixels, x then y; `weights` (n,). Returns (6 + m,) float64.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
@@ -126,10 +122,10 @@ def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] |
     try:
         left, size, right = np.linalg.svd(flat @ solid.T @ np.linalg.inv(spread), full_matrices=False)
     except np.linalg.LinAlgError:
-        raise ModelError("The shape model has no extent: use another one.") from None
+        raise ModelError("The mean shape of the PDM has no extent: use another model.") from None
     scale = float(size.mean())
     if not scale > SMALLEST_SCALE:
-        raise ModelError("The landmarks to fit all lie in one place: give the landmarks of a whole face.")
+        raise ModelError("The landmarks to fit all coincide: give the landmarks of a whole face.")
     rows = left @ right
     rotation = np.vstack([rows, np.cross(rows[0], rows[1])])
     shift = centre_2d - scale * rows @ centre_3d
@@ -144,14 +140,13 @@ def fit_pdm(
     *,
     noise: float = 1.0,
 ) -> Floats:
-    """Fit the model to 2D landmarks by regularised Gauss-Newton, first the pose, then all parameters.
+    """Fit the PDM to 2D landmarks by regularised Gauss-Newton, first the pose, then all parameters.
 
-    Minimises ``sum_i w_i |x_i(p) - y_i|^2 / (s noise)^2 + sum_j q_j^2 / lambda_j``. Arrays: `landmarks` (n,
-    2), pixels, x then y, those that are not finite are ignored; `weights` (n,), default 1; `params` (6 + m,),
-    where to start, such as those of the last frame, default `fit_rigid`. `noise` is the standard deviation of
-    the landmarks in units of the PDM; larger values regularise more. Returns (6 + m,) float64, always finite,
-    q within 3 standard deviations. Raises a `ModelError` if fewer than six landmarks are usable, or all
-    coincide.
+    Minimises ``sum_i w_i |x_i(p) - y_i|^2 / (s noise)^2 + sum_j q_j^2 / lambda_j``. Arrays: `landmarks`
+    (n, 2), pixels, x then y, ignored if not finite; `weights` (n,), default 1; initial `params` (6 + m,),
+    such as those of the previous frame, default `fit_rigid`. `noise` is the standard deviation of the landmarks in
+    units of the PDM; larger values regularise more. Returns (6 + m,) float64, always finite, with q within 3
+    standard deviations. Raises a `ModelError` if fewer than six landmarks are usable, or all coincide.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
     start = params
@@ -166,9 +161,9 @@ def fit_pdm(
 def fit_pdm_again(
     pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], params: Floats
 ) -> Floats | None:
-    """Do what `fit_pdm` does with `spread_weights`, in one compiled call, where it can.
+    """Fit the PDM like `fit_pdm` with `sigma_weights`, in one compiled call; None where it cannot.
 
-    Arrays: `landmarks` and `sigma` (n, 2), (n,), pixels; `params` (6 + m,). Returns (6 + m,), or None.
+    Arrays: `landmarks` (n, 2) and `sigma` (n,), pixels; initial `params` (6 + m,). Returns (6 + m,) or None.
     """
     target, spread = np.array(landmarks, dtype=np.float64, order="C"), np.asarray(sigma, dtype=np.float64)
     n, m = pdm.n_points, pdm.n_modes
@@ -187,13 +182,16 @@ def _fit_from(
     eigenvalues: Floats,
     target: Floats,
     given: Floats,
-    spreads: bool,
+    by_sigma: bool,
     noise: float,
     params: Floats,
 ) -> bool:
-    """Fit from `params`, in place, by weights or spreads; False if few landmarks or no start is usable."""
-    weight = spread_weights(given) if spreads else given.copy()
-    known = _leave_out(target, weight) >= FEWEST_POINTS and params[0] > SMALLEST_SCALE
+    """Fit `params` in place; False if too few landmarks, or the initial parameters, are usable.
+
+    `given` are the weights of the landmarks, or their sigmas if `by_sigma`.
+    """
+    weight = sigma_weights(given) if by_sigma else given.copy()
+    known = _clear_unusable(target, weight) >= FEWEST_POINTS and params[0] > SMALLEST_SCALE
     for value in params:
         known = known and math.isfinite(value)
     if known:
@@ -204,7 +202,7 @@ def _fit_from(
 
 
 def save_pdm(path: str | Path, pdm: PDM) -> None:
-    """Write the model as an ``.npz`` file of float64 arrays.
+    """Write the PDM as an ``.npz`` file of float64 arrays.
 
     ``mean`` (3 n,): all x, all y, all z; ``components`` (3 n, m); ``eigenvalues`` (m,).
     """
@@ -218,7 +216,7 @@ def save_pdm(path: str | Path, pdm: PDM) -> None:
 
 
 def load_pdm(path: str | Path) -> PDM:
-    """Read a model that `save_pdm` wrote (float64 or float32)."""
+    """Read a PDM written by `save_pdm`; float64 or float32."""
     n, m = LARGEST_MODEL
     arrays = read_npz(path, {"mean": (3 * n,), "components": (3 * n, m), "eigenvalues": (m,)}, LARGEST_FILE)
     mean, components, eigenvalues = arrays["mean"], arrays["components"], arrays["eigenvalues"]
@@ -228,26 +226,27 @@ def load_pdm(path: str | Path) -> PDM:
         or components.shape != (mean.size, eigenvalues.size)
         or eigenvalues.size < 1
     ):
-        raise ModelError(
-            f"{path} is no point distribution model: mean {mean.shape}, components {components.shape} and "
-            f"eigenvalues {eigenvalues.shape} do not belong together; take the file from the release again."
+        raise _malformed(
+            path,
+            f"the shapes of mean {mean.shape}, components {components.shape} and eigenvalues "
+            f"{eigenvalues.shape} do not match",
         )
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ModelError(
-                f"{path}: {name} has values that are no finite numbers; take the file from the release again."
-            )
+            raise _malformed(path, f"{name} has values that are not finite numbers")
     if (eigenvalues <= 0).any() or (np.diff(eigenvalues) > 0).any():
-        raise ModelError(
-            f"{path}: the eigenvalues are not positive and descending; take the file from the release again."
-        )
+        raise _malformed(path, "the eigenvalues are not positive and descending")
     if not (np.ptp(mean.reshape(3, -1), axis=1) > SMALLEST_EXTENT).all():
-        raise ModelError(f"{path}: the mean shape has no extent; take the file from the release again.")
+        raise _malformed(path, "the mean shape has no extent")
     return PDM(
         mean=np.ascontiguousarray(mean.reshape(3, -1), dtype=np.float64),
         components=np.ascontiguousarray(components.reshape(3, mean.size // 3, -1), dtype=np.float64),
         eigenvalues=np.ascontiguousarray(eigenvalues, dtype=np.float64),
     )
+
+
+def _malformed(path: str | Path, reason: str) -> ModelError:
+    return ModelError(f"{path} is not a valid point distribution model ({reason}): install the models again.")
 
 
 def _checked_target(
@@ -257,18 +256,18 @@ def _checked_target(
     weight = np.ones(pdm.n_points) if weights is None else np.array(weights, dtype=np.float64)
     if target.shape != (pdm.n_points, 2) or weight.shape != (pdm.n_points,):
         raise ModelError(
-            f"Landmarks of the shape {target.shape} with weights of the shape {weight.shape} do not fit a "
-            f"model of {pdm.n_points} points: give ({pdm.n_points}, 2) and ({pdm.n_points},)."
+            f"Landmarks {target.shape} or weights {weight.shape} do not fit a PDM of {pdm.n_points} points: "
+            f"give ({pdm.n_points}, 2) and ({pdm.n_points},)."
         )
-    usable = _leave_out(target, weight)
+    usable = _clear_unusable(target, weight)
     if usable < FEWEST_POINTS:
-        raise ModelError(f"Only {usable} landmarks are usable: a fit needs {FEWEST_POINTS}.")
+        raise ModelError(f"Only {usable} landmarks are usable: a fit needs at least {FEWEST_POINTS}.")
     return target, weight
 
 
 @exact_kernel
-def _leave_out(target: Floats, weight: Floats) -> int:
-    """Clear landmarks, (n, 2), and weights, (n,), that are not usable, and count the others."""
+def _clear_unusable(target: Floats, weight: Floats) -> int:
+    """Set unusable landmarks, (n, 2), and their weights, (n,), to 0; return the number of usable ones."""
     usable = 0
     for i in range(len(weight)):
         known = abs(target[i, 0]) < LARGEST_COORDINATE and abs(target[i, 1]) < LARGEST_COORDINATE
@@ -280,10 +279,10 @@ def _leave_out(target: Floats, weight: Floats) -> int:
 
 
 @exact_kernel
-def spread_weights(sigma: npt.NDArray[np.floating]) -> Floats:
-    """Return the weights of landmarks in a fit, (n,), from their standard deviations, (n,): 1 for the median.
+def sigma_weights(sigma: npt.NDArray[np.floating]) -> Floats:
+    """Return the weights of landmarks in a fit, (n,), from their standard deviations, (n,).
 
-    They fall with the variance, from 2 for a landmark without any.
+    ``2 median / (variance + median)`` with the median of the variances: from 2 to 0, and 1 at the median.
     """
     variance, ordered = np.empty(len(sigma)), np.empty(len(sigma))
     for i in range(len(sigma)):
@@ -313,7 +312,7 @@ def rotation_kernel(rx: float, ry: float, rz: float) -> Floats:
 
 @kernel
 def project_kernel(mean: Floats, components: Floats, params: Floats, shape: Floats, points: Floats) -> None:
-    """Compiled `project`: writes the 3D shape (3, n) and the projection, (2, n): all x, all y."""
+    """Compiled `project`: fills the 3D shape, (3, n), and the projection, (2, n): all x, all y."""
     n, m = components.shape[1], components.shape[2]
     rotation = rotation_kernel(params[1], params[2], params[3])
     for i in range(n):
@@ -324,17 +323,17 @@ def project_kernel(mean: Floats, components: Floats, params: Floats, shape: Floa
             shape[axis, i] = total
     for i in range(n):
         for axis in range(2):
-            turned = (
+            rotated = (
                 rotation[axis, 0] * shape[0, i]
                 + rotation[axis, 1] * shape[1, i]
                 + rotation[axis, 2] * shape[2, i]
             )
-            points[axis, i] = params[0] * turned + params[4 + axis]
+            points[axis, i] = params[0] * rotated + params[4 + axis]
 
 
 @kernel
 def jacobian_kernel(components: Floats, params: Floats, shape: Floats, rigid: bool, slope: Floats) -> None:
-    """Compiled `jacobian`: fills the first 6, or all, columns of `slope`, (2 n, 6 + m)."""
+    """Compiled `reference.jacobian`: fills the first 6 or all columns of `slope`, (2 n, 6 + m)."""
     n, m = components.shape[1], components.shape[2]
     scale = params[0]
     rotation = rotation_kernel(params[1], params[2], params[3])
@@ -369,7 +368,7 @@ def normal_equations_kernel(
         right[a] = 0.0
         for b in range(a, count):
             hessian[a, b] = 0.0
-    for first in range(0, 2 * n, 4):  # four rows at a time: fewer reads and writes of each sum
+    for first in range(0, 2 * n, 4):  # four rows at a time, for fewer reads and writes of the sums
         i, j, k = first, min(first + 1, 2 * n - 1), min(first + 2, 2 * n - 1)
         last = min(first + 3, 2 * n - 1)
         w0 = weight[i % n]
@@ -388,7 +387,7 @@ def normal_equations_kernel(
 
 @kernel
 def solve_kernel(hessian: Floats, right: Floats, count: int) -> bool:
-    """Solve a symmetric positive definite system in place by Cholesky; False if it is not definite.
+    """Solve a symmetric system in place by Cholesky decomposition; False if not positive definite.
 
     Reads the upper triangle of the first `count` rows; the solution replaces `right`.
     """
@@ -419,7 +418,7 @@ def clamp_kernel(eigenvalues: Floats, params: Floats) -> None:
     """Compiled `clamp`, in place."""
     for k in range(len(eigenvalues)):
         limit = CLAMP * np.sqrt(eigenvalues[k])
-        if params[N_RIGID + k] > limit:  # and not where it is none
+        if params[N_RIGID + k] > limit:  # NaN is kept
             params[N_RIGID + k] = limit
         elif params[N_RIGID + k] < -limit:
             params[N_RIGID + k] = -limit
@@ -427,7 +426,7 @@ def clamp_kernel(eigenvalues: Floats, params: Floats) -> None:
 
 @exact_kernel
 def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int, updated: Floats) -> None:
-    """Compiled `update` for a step in the first `count` parameters; fills `updated`.
+    """Compiled `reference.update` for a step of the first `count` parameters; fills `updated`.
 
     The small rotation is orthonormalised in closed form: ``I + [w]_x`` has the polar factor
     ``c I + (1 - c) u u' + (sin) [u]_x`` of angle atan(|w|) about u = w / |w|.
@@ -452,19 +451,19 @@ def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int
         small[2, 1] = (1 - c) * y * z + s * x
         small[2, 2] = c + (1 - c) * z * z
         before = rotation_kernel(params[1], params[2], params[3])
-        turned = np.zeros((3, 3))
+        rotated = np.zeros((3, 3))
         for a in range(3):
             for b in range(3):
                 for k in range(3):
-                    turned[a, b] += before[a, k] * small[k, b]
-        sine = min(1.0, max(-1.0, turned[0, 2]))
+                    rotated[a, b] += before[a, k] * small[k, b]
+        sine = min(1.0, max(-1.0, rotated[0, 2]))
         updated[2] = np.arcsin(sine)
         if abs(sine) > 1.0 - 1e-12:
-            updated[1] = np.arctan2(turned[2, 1], turned[1, 1])
+            updated[1] = np.arctan2(rotated[2, 1], rotated[1, 1])
             updated[3] = 0.0
         else:
-            updated[1] = np.arctan2(-turned[1, 2], turned[2, 2])
-            updated[3] = np.arctan2(-turned[0, 1], turned[0, 0])
+            updated[1] = np.arctan2(-rotated[1, 2], rotated[2, 2])
+            updated[3] = np.arctan2(-rotated[0, 1], rotated[0, 0])
     for k in range(4, count):
         updated[k] = params[k] + delta[k]
     clamp_kernel(eigenvalues, updated)
@@ -492,7 +491,7 @@ def _fit_kernel(
     for stage in range(2):
         rigid = stage == 0
         count = N_RIGID if rigid else N_RIGID + m
-        for _ in range(MOST_ITERATIONS):
+        for _ in range(MAX_ITERATIONS):
             precision = 1.0 / (params[0] * noise) ** 2
             before = 0.0
             for axis in range(2):

@@ -4,9 +4,10 @@ Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for ro
 in the wild"; Zadeh et al. 2017, "Convolutional experts constrained local model"; Saragih, Lucey and Cohn
 2011, "Deformable model fitting by regularized landmark mean-shift". Slow: for testing and the ablation only.
 
-Arrays are float64: maps (68, window, window); their centres (68, 2) and points (68, 2) in pixels of the
-normalised frame, x then y, centres integers except with OpenFace's experts; params (6 + m,) of the PDM in the
-frame; weights (68,), the diagonal of W; the similarity `to_frame` (2, 3) from image to frame.
+Arrays are float64: response maps (68, window, window); their centres (68, 2) and points (68, 2) in pixels of
+the normalised frame, x then y, centres integer except with OpenFace's experts; PDM parameters (6 + m,) in the
+normalised frame; weights (68,), the diagonal of W; the transform `to_frame` (2, 3) from image to normalised
+frame.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import normalized_frame
-from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE, Steps
+from napari_face_landmarks.clnf.parameters import MIN_RESPONSE, Steps
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT, PatchExperts
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
@@ -33,39 +34,39 @@ from napari_face_landmarks.clnf.pdm import (
 from napari_face_landmarks.errors import ModelError
 
 Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[Any]  # integers, or real numbers
+Centres = npt.NDArray[Any]  # of the response maps: integers or floats
 
 
 def sample_frame(
     grey: npt.NDArray[np.uint8], to_frame: Floats, x0: int, y0: int, width: int, height: int
 ) -> Floats:
-    """Sample the normalised frame as `normalized_frame.sample_frame` defines it, (height, width)."""
+    """Sample the normalised frame like `normalized_frame.sample_frame`, (height, width)."""
     columns, rows = np.meshgrid(np.arange(width) + x0, np.arange(height) + y0)
-    where = normalized_frame.transform(
+    positions = normalized_frame.transform(
         normalized_frame.invert_kernel(to_frame), np.stack([columns, rows], axis=-1).astype(np.float64)
     )
     pixels_per_pixel = 1.0 / np.sqrt(np.linalg.det(to_frame[:, :2]))
-    depth = float(np.clip(np.log2(pixels_per_pixel), 0.0, normalized_frame.MOST_LEVELS - 1))
+    depth = float(np.clip(np.log2(pixels_per_pixel), 0.0, normalized_frame.MAX_LEVELS - 1))
     first = int(depth)
     level = grey.astype(np.float64)
     for _ in range(first):
         level = halve(level)
-    fine = bilinear(level, (where + 0.5) / 2**first - 0.5)
-    coarse = bilinear(halve(level), (where + 0.5) / 2 ** (first + 1) - 0.5)
+    fine = bilinear(level, (positions + 0.5) / 2**first - 0.5)
+    coarse = bilinear(halve(level), (positions + 0.5) / 2 ** (first + 1) - 0.5)
     return fine + (depth - first) * (coarse - fine)
 
 
 def halve(level: Floats) -> Floats:
-    """Return the means of 2 x 2 blocks; an odd last row or column counts twice."""
+    """Return the means of 2 x 2 blocks; an odd last row or column is repeated."""
     even = np.pad(level, [(0, level.shape[0] % 2), (0, level.shape[1] % 2)], mode="edge")
     return np.asarray((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4)
 
 
-def bilinear(level: Floats, where: Floats) -> Floats:
-    """Sample an image bilinearly at points (..., 2), x then y; its border pixels are repeated."""
+def bilinear(level: Floats, positions: Floats) -> Floats:
+    """Sample an image, padded by its border pixels, bilinearly at points (..., 2), x then y."""
     height, width = level.shape
-    x = np.clip(where[..., 0], 0, width - 1)
-    y = np.clip(where[..., 1], 0, height - 1)
+    x = np.clip(positions[..., 0], 0, width - 1)
+    y = np.clip(positions[..., 1], 0, height - 1)
     i, j = x.astype(int), y.astype(int)
     i1, j1 = np.minimum(i + 1, width - 1), np.minimum(j + 1, height - 1)
     a, b = x - i, y - j
@@ -75,10 +76,10 @@ def bilinear(level: Floats, where: Floats) -> Floats:
 
 
 def im2col(area: Floats) -> Floats:
-    """Return each support region of an area, (window + 10, window + 10), as expert inputs, (window**2, 122).
+    """Return the experts' inputs, (window**2, 122), of an image area, (window + 10, window + 10).
 
-    Row ``y * window + x`` is the support region centred on the map's cell (x, y): a 1, then the
-    contrast-normalised pixels column by column.
+    Row ``y * window + x`` is a 1, then the contrast-normalised support region of cell (x, y) of the response
+    map, column by column.
     """
     window = area.shape[0] - SUPPORT + 1
     rows = np.ones((window * window, N_INPUTS))
@@ -90,7 +91,7 @@ def im2col(area: Floats) -> Floats:
 
 
 def expert_response(inputs: Floats, w1: Floats, w2: Floats, w3: Floats) -> Floats:
-    """Return an expert's responses, (positions,): the layers of CE-CLM one after the other."""
+    """Return an expert's responses, (positions,), by the three layers of CE-CLM."""
     first = np.maximum(inputs @ w1, 0.0)
     second = np.maximum(np.column_stack([np.ones(len(first)), first]) @ w2, 0.0)
     third = np.column_stack([np.ones(len(second)), second]) @ w3
@@ -100,7 +101,7 @@ def expert_response(inputs: Floats, w1: Floats, w2: Floats, w3: Floats) -> Float
 def response_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: Places,
+    centres: Centres,
     window: int,
     experts: PatchExperts,
     scale: int,
@@ -110,12 +111,12 @@ def response_maps(
 ) -> Floats:
     """Evaluate the patch experts of a scale and view in a window around each landmark.
 
-    The maps are 0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that
-    the view hides are 1. With `checkerboard` every second cell only is evaluated, the centre among them; the
-    others are 0. The ablation gives another `im2col`.
+    Responses are 0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks hidden
+    in the view are 1. With `checkerboard`, only every second cell is evaluated, including the centre; the
+    others are 0. The benchmark's ablation replaces `im2col`.
     """
     if not isinstance(experts, PatchExperts):
-        raise ModelError("The NumPy reference knows no patch experts of OpenFace: use another bundle.")
+        raise ModelError("The NumPy reference does not support OpenFace's patch experts: use another bundle.")
     maps = np.ones((len(centres), window, window))
     side = window + SUPPORT - 1
     for k, (x, y) in enumerate(centres):
@@ -130,42 +131,42 @@ def response_maps(
     return maps
 
 
-def multiply_prior(maps: Floats, centres: Places, prior: Floats, precision: Floats) -> Floats:
+def multiply_prior(maps: Floats, centres: Centres, prior: Floats, precision: Floats) -> Floats:
     """Multiply each response map by a Gaussian around the initial landmark (a product of experts).
 
-    `prior`, (68, 2), has the initial landmarks in the frame, `precision`, (68,), 1 / variance, px**-2 of the
-    frame; 0 for no prior.
+    `prior`, (68, 2), are the initial landmarks in the normalised frame; `precision`, (68,), is 1 / variance,
+    px**-2, or 0 for no prior.
     """
     count = len(maps)
-    distance = np.sum((_places(maps, centres) - prior[:count, None, None]) ** 2, axis=-1)
+    distance = np.sum((_cells(maps, centres) - prior[:count, None, None]) ** 2, axis=-1)
     return np.asarray(maps * np.exp(-0.5 * precision[:count, None, None] * distance))
 
 
-def _places(maps: Floats, centres: Places) -> Floats:
-    """Return the frame coordinates of every cell of the maps, (count, window, window, 2)."""
+def _cells(maps: Floats, centres: Centres) -> Floats:
+    """Return the coordinates of all cells in the normalised frame, (count, window, window, 2)."""
     offsets = np.arange(maps.shape[1]) - maps.shape[1] // 2
     x, y = np.meshgrid(offsets, offsets)
     return np.asarray(centres[: len(maps), None, None] + np.stack([x, y], axis=-1), dtype=np.float64)
 
 
-def kernel_density(maps: Floats, centres: Places, points: Floats, sigma: float) -> Floats:
-    """Return each cell's response under a Gaussian kernel about the landmark, (count, window, window)."""
-    distance = np.sum((_places(maps, centres) - points[: len(maps), None, None]) ** 2, axis=-1)
+def kernel_density(maps: Floats, centres: Centres, points: Floats, sigma: float) -> Floats:
+    """Return the responses weighted by a Gaussian kernel around each landmark, (count, window, window)."""
+    distance = np.sum((_cells(maps, centres) - points[: len(maps), None, None]) ** 2, axis=-1)
     return np.asarray(maps * np.exp(-0.5 * distance / sigma**2))
 
 
-def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> Floats:
+def mean_shift(maps: Floats, centres: Centres, points: Floats, sigma: float) -> Floats:
     """Return the mean-shift vectors v, (68, 2) (Saragih et al. 2011, equation 13).
 
-    Kernel-weighted mean of the map's cells minus the landmark, which is clamped to the edge of its map; 0 if
-    the map is nearly empty. `sigma` is that of the kernel, px of the frame.
+    The kernel-weighted mean of the map's cells minus the landmark, which is clamped to its map; 0 if the map
+    is nearly empty. `sigma` is the standard deviation of the kernel, px of the normalised frame.
     """
     reach = maps.shape[1] // 2
     inside = np.clip(points, centres - reach, centres + reach)
     density = kernel_density(maps, centres, inside, sigma)
     total = density.sum(axis=(1, 2))
-    mean = (density[..., None] * _places(maps, centres)).sum(axis=(1, 2))
-    empty = total < LEAST_RESPONSE
+    mean = (density[..., None] * _cells(maps, centres)).sum(axis=(1, 2))
+    empty = total < MIN_RESPONSE
     shift = np.zeros(points.shape)
     shift[: len(maps)] = mean / np.where(empty, 1.0, total)[:, None] - inside[: len(maps)]
     shift[: len(maps)][empty] = 0.0
@@ -175,18 +176,18 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
 def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
     """Return the Jacobian of the projection with respect to the step of `update`, (2 n, 6 + m) or (2 n, 6).
 
-    The rows are the n x coordinates, then the n y coordinates. The columns of the rotation are for small
-    angles w about the axes of the model, ``R (I + [w]_x)``, not for the Euler angles (Saragih et al. 2011,
-    section 3.1). With `rigid` only the columns of s, w and t.
+    Rows are the n x coordinates, then the n y coordinates. The rotation is parametrised by small angles w
+    about the axes of the model, ``R (I + [w]_x)``, not by Euler angles (Saragih et al. 2011, section 3.1).
+    With `rigid`, there are only the columns of s, w and t.
     """
     n = pdm.n_points
     scale, view = params[0], rotation_matrix(params[1:4])[:2]
     x, y, z = shape = shape_3d(pdm, params[N_RIGID:])
-    nought = np.zeros(n)
+    zeros = np.zeros(n)
     result = np.zeros((2 * n, N_RIGID if rigid else len(params)))
     result[:, 0] = (view @ shape).ravel()
-    for column, turned in enumerate(([nought, -z, y], [z, nought, -x], [-y, x, nought]), start=1):
-        result[:, column] = scale * (view @ np.array(turned)).ravel()
+    for column, rotated in enumerate(([zeros, -z, y], [z, zeros, -x], [-y, x, zeros]), start=1):
+        result[:, column] = scale * (view @ np.array(rotated)).ravel()
     result[:n, 4] = 1.0
     result[n:, 5] = 1.0
     if not rigid:
@@ -197,8 +198,8 @@ def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
 def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
     """Update the parameters by a step, (6,) or (6 + m,), in the order of the columns of `jacobian`.
 
-    Scale, translation and q are added; the rotation is multiplied from the right by the orthonormalised ``I +
-    [w]_x`` of the small angles; q is clamped to 3 standard deviations.
+    The steps of scale, translation and q are added; the rotation is multiplied from the right by the
+    orthonormalised ``I + [w]_x``; q is clamped to 3 standard deviations.
     """
     updated = np.array(params, dtype=np.float64)
     updated[0] = max(updated[0] + delta[0], SMALLEST_SCALE)
@@ -210,56 +211,55 @@ def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
 
 
 def nu_rlms_step(
-    model: PDM, params: Floats, shift: Floats, weights: Floats, regularisation: float, rigid: bool
+    pdm: PDM, params: Floats, shift: Floats, weights: Floats, regularisation: float, rigid: bool
 ) -> Floats:
     """Return the parameters after one step of NU-RLMS (Baltrusaitis et al. 2013, equation 12).
 
-    ``dp = -(J'WJ + r Lambda^-1)^-1 (r Lambda^-1 p - J'W v)`` with the mean-shift vectors v, (68, 2), of
-    `shift` and the regularisation r; pose parameters are not regularised. With `rigid` the pose only is
-    updated.
+    ``dp = -(J'WJ + r Lambda^-1)^-1 (r Lambda^-1 p - J'W v)`` with the mean-shift vectors v, `shift` (68, 2),
+    and the regularisation r; pose parameters are not regularised. With `rigid`, only the pose is updated.
     """
-    slope = jacobian(model, params, rigid)
+    slope = jacobian(pdm, params, rigid)
     w = np.diag(np.concatenate([weights, weights]))
     v = shift.T.ravel()
-    inverse_variance = np.concatenate([np.zeros(6), np.zeros(0) if rigid else 1.0 / model.eigenvalues])
+    inverse_variance = np.concatenate([np.zeros(6), np.zeros(0) if rigid else 1.0 / pdm.eigenvalues])
     p = params[: len(inverse_variance)]
     hessian = slope.T @ w @ slope + regularisation * np.diag(inverse_variance)
     gradient = regularisation * inverse_variance * p - slope.T @ w @ v
-    return update(model, params, np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64))
+    return update(pdm, params, np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64))
 
 
 def search(
-    model: PDM,
+    pdm: PDM,
     params: Floats,
     maps: Floats,
-    centres: Places,
+    centres: Centres,
     weights: Floats,
     steps: Steps,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run NU-RLMS on the response maps of one scale, first the pose, then all parameters.
+    """Run NU-RLMS on the response maps of one scale, first on the pose, then on all parameters.
 
-    Fixed landmarks have `targets`, (68, 2) px of the frame, which replace their mean-shift vectors; NaN for
-    the others. Returns the parameters and the steps taken, of both phases.
+    For landmarks with `targets`, (68, 2) px of the normalised frame, NaN for the others, the vector to the
+    target replaces the mean-shift vector. Returns the parameters and the number of steps of both phases.
     """
     iterations = 0
-    held = np.zeros(len(weights), bool) if targets is None else np.isfinite(targets).all(axis=1)
+    has_target = np.zeros(len(weights), bool) if targets is None else np.isfinite(targets).all(axis=1)
     for rigid in (True, False):
         for _ in range(steps.max_iterations):
-            points = project(model, params)
+            points = project(pdm, params)
             shift = mean_shift(maps, centres, points, steps.sigma)
             if targets is not None:
-                shift[held] = targets[held] - points[held]
-            params = nu_rlms_step(model, params, shift, weights, steps.regularisation, rigid)
+                shift[has_target] = targets[has_target] - points[has_target]
+            params = nu_rlms_step(pdm, params, shift, weights, steps.regularisation, rigid)
             iterations += 1
-            moves = project(model, params) - points
+            moves = project(pdm, params) - points
             motion = np.linalg.norm(moves) if steps.whole else np.linalg.norm(moves, axis=1).mean()
-            if motion < steps.least_motion:
+            if motion < steps.min_motion:
                 break
     return params, iterations
 
 
-def log_likelihood(maps: Floats, centres: Places, points: Floats, sigma: float) -> float:
-    """Return the mean over landmarks of the log of the response under a normalised kernel at the landmark."""
+def log_likelihood(maps: Floats, centres: Centres, points: Floats, sigma: float) -> float:
+    """Return the mean over landmarks of the log of the kernel-weighted response at the landmark."""
     density = kernel_density(maps, centres, points, sigma).sum(axis=(1, 2)) / (2 * np.pi * sigma**2)
-    return float(np.log(np.maximum(density, LEAST_RESPONSE)).mean())
+    return float(np.log(np.maximum(density, MIN_RESPONSE)).mean())

@@ -99,7 +99,7 @@ def refit(
 
     The PDM is fitted twice, to all landmarks equally and mainly to the manual ones, and PFLD runs on the
     crops of both fits. Of the given landmarks, the fit and PFLD's outputs, those that agree best with the
-    manual landmarks are refined by CLNF, in which manual landmarks have `EngineConstants.held_weight` times
+    manual landmarks are refined by CLNF, in which manual landmarks have `EngineConstants.fixed_weight` times
     the weight of the others. A manual landmark that is far from its position predicted by PFLD from all
     others, for example after the wrong landmark was dragged, is ignored in the fit.
 
@@ -150,7 +150,7 @@ def refit(
         pdm, points, np.where(fixed, constants.MANUAL_WEIGHT, 1.0 / (1.0 + (sigma / (0.05 * size)) ** 2))
     )
     settings = settings.replace(max_iterations=max(settings.max_iterations, constants.MIN_ITERATIONS))
-    fit = refine(to_grey(rgb), points, params, models.clnf(engine), settings, sigma, held=fixed)
+    fit = refine(to_grey(rgb), points, params, models.clnf(engine), settings, sigma, fixed=fixed)
     fitted = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
     fitted = _moved_to_manual(fitted, given, fixed, size)
     fitted[doubtful] = manual[doubtful]

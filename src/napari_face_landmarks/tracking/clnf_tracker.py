@@ -137,7 +137,7 @@ def fit_next(
     engine: ModuleType | SimpleNamespace = numba_engine,
 ) -> ClnfOnlyFit:
     """Fit a face by CLNF from its PDM parameters, (6 + m,), on the previous frame."""
-    return fit_clnf_only(grey, params, models.clnf(engine, clnf_only=True), followed=True)
+    return fit_clnf_only(grey, params, models.clnf(engine, clnf_only=True), tracked=True)
 
 
 def set_face(result: FrameResult, slot: int, face: ClnfFace) -> None:

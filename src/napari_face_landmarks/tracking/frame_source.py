@@ -281,7 +281,7 @@ def rgb_frames(
                 rgb = to_rgb8(frame, f"Frame {index}", source.pixel_range)
                 if rgb.shape[:2] != source.size:
                     raise ImageError(
-                        f"Frame {index} has {rgb.shape[1]} x {rgb.shape[0]} px, but the first frame "
+                        f"Frame {index} has {rgb.shape[1]} x {rgb.shape[0]} px, the first "
                         f"{source.size[1]} x {source.size[0]} px: track frames of another size separately."
                     )
                 rgb = source.view.frame(rgb)

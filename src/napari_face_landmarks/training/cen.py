@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from napari_face_landmarks.clnf.normalized_frame import FLATTEST, image_to_frame, sample_frame, transform
+from napari_face_landmarks.clnf.normalized_frame import MIN_NORM, image_to_frame, sample_frame, transform
 from napari_face_landmarks.clnf.patch_experts import FRONTAL_STORED, N_STORED, SUPPORT, save_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, load_pdm, shape_3d
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
@@ -165,7 +165,7 @@ def take_supports(
             for i in range(PIXELS):
                 out[i] -= mean
                 power += out[i] * out[i]
-            scale = np.float32(1) / max(np.sqrt(power), np.float32(FLATTEST))
+            scale = np.float32(1) / max(np.sqrt(power), np.float32(MIN_NORM))
             for i in range(PIXELS):
                 out[i] *= scale
 
