@@ -46,7 +46,7 @@ NONE_FIXED = np.zeros(0, np.bool_)
 class Initial:
     """Initial landmarks of a fit."""
 
-    landmarks: Floats  # (68, 2), px; unknown ones are those of the PDM
+    landmarks: Floats  # (68, 2), px; unknown landmarks are filled in from the PDM
     known: Flags  # (68,)
     sigma: Floats | None  # (68,), px
     fixed: Flags | None  # (68,)

@@ -169,7 +169,7 @@ def _add_level(
         for i in range(width):
             row[i] = source[i]
         row[width] = row[width - 1]
-    places, across, down = np.empty(count, np.int32), np.empty(count, np.float32), np.empty(count, np.float32)
+    pixels, across, down = np.empty(count, np.int32), np.empty(count, np.float32), np.empty(count, np.float32)
     part = np.float32(share)
     right, bottom = width - 1.0, height - 1.0
     for c in range(samples.shape[0]):
@@ -180,10 +180,10 @@ def _add_level(
             v = min(max(start_y + to_level[1, 1] * r, 0.0), bottom)
             left, top = np.int32(u), np.int32(v)
             across[r], down[r] = np.float32(u - left), np.float32(v - top)
-            places[r] = np.int32(top * pitch + left)
+            pixels[r] = np.int32(top * pitch + left)
         column = samples[c]
         for r in range(count):
-            p = np.uint64(places[r])
+            p = np.uint64(pixels[r])
             q = p + np.uint64(pitch)
             p1, q1 = p + np.uint64(1), q + np.uint64(1)
             upper = plane[p] + across[r] * (plane[p1] - plane[p])

@@ -144,9 +144,10 @@ def fit_pdm(
 
     Minimises ``sum_i w_i |x_i(p) - y_i|^2 / (s noise)^2 + sum_j q_j^2 / lambda_j``. Arrays: `landmarks`
     (n, 2), pixels, x then y, ignored if not finite; `weights` (n,), default 1; initial `params` (6 + m,),
-    such as those of the previous frame, default `fit_rigid`. `noise` is the standard deviation of the landmarks in
-    units of the PDM; larger values regularise more. Returns (6 + m,) float64, always finite, with q within 3
-    standard deviations. Raises a `ModelError` if fewer than six landmarks are usable, or all coincide.
+    such as those of the previous frame, default `fit_rigid`. `noise` is the standard deviation of the
+    landmarks in units of the PDM; larger values regularise more. Returns (6 + m,) float64, always finite,
+    with q within 3 standard deviations. Raises a `ModelError` if fewer than six landmarks are usable, or all
+    coincide.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
     start = params
@@ -161,7 +162,7 @@ def fit_pdm(
 def fit_pdm_again(
     pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], params: Floats
 ) -> Floats | None:
-    """Fit the PDM like `fit_pdm` with `sigma_weights`, in one compiled call; None where it cannot.
+    """Fit the PDM like `fit_pdm` with `sigma_weights`, in one compiled call; None if inputs are not usable.
 
     Arrays: `landmarks` (n, 2) and `sigma` (n,), pixels; initial `params` (6 + m,). Returns (6 + m,) or None.
     """
@@ -186,7 +187,7 @@ def _fit_from(
     noise: float,
     params: Floats,
 ) -> bool:
-    """Fit `params` in place; False if too few landmarks, or the initial parameters, are usable.
+    """Fit `params` in place; False if too few landmarks are usable or the initial parameters are not.
 
     `given` are the weights of the landmarks, or their sigmas if `by_sigma`.
     """

@@ -138,7 +138,7 @@ def follow_pfld(
     initial state `before` is given, the frames begin at its `next_index`.
     """
     every = context.pfld_every
-    unrefined: deque[_UnrefinedFrame] = deque()
+    pending: deque[_UnrefinedFrame] = deque()
     ahead: deque[_AheadFrame] = deque()
     with Workers(context.threads) as workers:
         slots = _Slots([None] * context.settings.max_faces, {}, {})
@@ -147,7 +147,7 @@ def follow_pfld(
             for stored, (index, frame) in zip(before.ahead, frames, strict=False):
                 ahead.append(_restored_ahead(index, frame, slots.faces, stored))
         paired = context.threads <= MAX_PAIRING_THREADS and not context.live and every == 1
-        max_pending = max(MAX_PENDING, 2 * every) if context.threads > 1 else 0
+        limit = max(MAX_PENDING, 2 * every) if context.threads > 1 else 0
 
         def fill() -> None:
             while len(ahead) < frames_ahead(every) and (item := next(frames, None)) is not None:
@@ -168,20 +168,16 @@ def follow_pfld(
             else:
                 outputs = _step(context, workers, current, current.frame, slots, ahead)
             fill()
-            unrefined.append(_record(context, current, slots, outputs, ahead))
+            pending.append(_record(context, current, slots, outputs, ahead))
             if not (current.index % every or (ahead and _share_a_batch(current, ahead[0]))):
-                _start_refining(context, workers, unrefined)
+                _start_refining(context, workers, pending)
             # last, because this thread needs it next and does it itself if no other thread has started it
             _start_pfld(context.models, workers, ahead, paired)
-            while (
-                unrefined
-                and not unrefined[0].waiting
-                and (len(unrefined) > max_pending or _is_done(unrefined[0]))
-            ):
-                yield _finished(context, workers, unrefined.popleft())
-        _start_refining(context, workers, unrefined)
-        while unrefined:
-            yield _finished(context, workers, unrefined.popleft())
+            while pending and not pending[0].waiting and (len(pending) > limit or _is_done(pending[0])):
+                yield _finished(context, workers, pending.popleft())
+        _start_refining(context, workers, pending)
+        while pending:
+            yield _finished(context, workers, pending.popleft())
 
 
 def frames_ahead(pfld_every: int) -> int:
@@ -270,7 +266,7 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
 def _located(context: RunContext, faces: Sequence[Unrefined]) -> list[Located]:
     """Run the part models, and PFLD on interpolated faces that these do not confirm.
 
-    With anchor frames, the last of the `faces` is on one.
+    With anchor frames, `faces` are one face on consecutive frames, up to an anchor frame if it is not lost.
     """
     located = locate_parts(context.models, [(image, face.output, face.row) for image, face in faces])
     anchor, at_anchor = faces[-1][1], located[-1]
@@ -302,9 +298,8 @@ def _located_by_pfld(context: RunContext, image: GreyFrame, face: PfldFace, part
     """Locate an interpolated face by PFLD and the part models; return `parts` if PFLD finds no face."""
     crop = _rounded_crops(face.output.landmarks[face.row : face.row + 1])
     output = predict_twice(context.models.pfld, image.rgb, crop)
-    if not face_finder.still_faces(output, image.rgb.shape, face_finder.min_tracked_score(context.settings))[
-        0
-    ]:
+    min_score = face_finder.min_tracked_score(context.settings)
+    if not face_finder.still_faces(output, image.rgb.shape, min_score)[0]:
         return parts
     (located,) = locate_parts(context.models, [(image, output, 0)])
     return replace(located, seconds=located.seconds + parts.seconds)

@@ -314,9 +314,7 @@ class FaceTracker:
         smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
         release_compiler()  # after the import of Numba, and again after the other kernels
         thumbnail(rgb, np.zeros((0, 0), np.uint8))
-        detect_faces(
-            self.models.detector, np.zeros((64, 1000, 3), np.uint8)
-        )  # large enough to be halved
+        detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
         if self._without_pfld:
             fit_crops(
                 self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)
