@@ -64,7 +64,7 @@ def find_faces(
     order = usable[np.argsort(-score[usable], kind="stable")]
     if len(boxes):
         stats.add_time("pfld", time.perf_counter() - began)
-    return boxes[order], take_faces(output, order)
+    return boxes[order], output.rows(order)
 
 
 def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
@@ -188,14 +188,5 @@ def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
     """Concatenate outputs."""
     if len(outputs) == 1:
         return outputs[0]
-    return PfldOutput(
-        np.concatenate([output.landmarks for output in outputs]),
-        np.concatenate([output.sigma for output in outputs]),
-        np.concatenate([output.confidence for output in outputs]),
-        np.concatenate([output.score for output in outputs]),
-    )
-
-
-def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
-    """Return the given rows of an output; rows beyond its end are ignored."""
-    return output.rows(rows[rows < len(output.score)])
+    arrays = ((output.landmarks, output.sigma, output.confidence, output.score) for output in outputs)
+    return PfldOutput(*map(np.concatenate, zip(*arrays, strict=True)))

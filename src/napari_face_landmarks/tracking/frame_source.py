@@ -83,16 +83,13 @@ class FrameSource:
         if self.every == 1:
             return converted
 
-        def frame_number(frame: int | None, round_up: int) -> int | None:
+        def convert(frame: int | None, round_up: int) -> int | None:
             if frame is None or back:
                 return None if frame is None else self.number(frame)
             return self.start + (frame - self.start + round_up * (self.every - 1)) // self.every
 
         def renumbered(regions: tuple[Region, ...]) -> tuple[Region, ...]:
-            ranges = [
-                (region.box, frame_number(region.first, 1), frame_number(region.last, 0))
-                for region in regions
-            ]
+            ranges = [(region.box, convert(region.first, 1), convert(region.last, 0)) for region in regions]
             return tuple(
                 Region(box, first, last)
                 for box, first, last in ranges
@@ -169,10 +166,8 @@ def open_source(
     video, size = video_of(source), (shape[1], shape[2])
     info = None if video is None else video.info
     turn = getattr(source, "turn", (False, False, False))
-    pixel_range, range_warning = (
-        (info.pixel_range, None) if info is not None else _pixel_range(source, shape[0])
-    )
-    warnings = (range_warning,) if range_warning else () if info is None else tuple(info.warnings)
+    pixel_range, warning = (info.pixel_range, None) if info is not None else _pixel_range(source, shape[0])
+    warnings = (warning,) if warning else () if info is None else tuple(info.warnings)
     return FrameSource(
         frames=source,
         start=first,
@@ -201,10 +196,7 @@ def video_of(frames: Any) -> Video | None:
 
 
 def _pixel_range(frames: Any, n_frames: int) -> tuple[PixelRange, str | None]:
-    """Return the pixel range of an array from its first, middle and last frame, and a warning or None.
-
-    It does not depend on the frames that are tracked.
-    """
+    """Return the pixel range of a whole array, by its first, middle and last frame, and a warning or None."""
     try:
         kind = np.dtype(getattr(frames, "dtype", np.uint8))
     except TypeError:  # a dtype of another library

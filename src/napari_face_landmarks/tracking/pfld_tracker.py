@@ -380,11 +380,7 @@ def _interpolated(
         return result
     frames = range(current.index, anchor.index + 1)
     broken = any(isinstance(other.frame, FaceLandmarksError) for other in ahead if other.index in frames)
-    if (
-        isinstance(anchor.frame, FaceLandmarksError)
-        or broken
-        or any(index in context.jumps for index in frames)
-    ):
+    if broken or isinstance(anchor.frame, FaceLandmarksError) or not context.jumps.keys().isdisjoint(frames):
         return result
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
     output, usable = _ahead_output(context, workers, anchor, anchor.frame)
@@ -417,7 +413,7 @@ def _detect_new(
     )[1]
     if regions.ignore:
         ignored = regions.ignores(boxes_of(output.landmarks), index)
-        output = face_finder.take_faces(output, np.flatnonzero(~ignored))
+        output = output.rows(np.flatnonzero(~ignored))
     boxes = boxes_of(output.landmarks)
     if outputs and len(boxes):
         known = boxes_of(np.stack([out.landmarks[row] for out, row, _ in outputs.values()]))

@@ -31,7 +31,7 @@ from napari_face_landmarks.settings import TrackerSettings, as_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.cuts import split_at_cuts, thumbnail
-from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes, take_faces
+from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
 from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, is_unsure, refine_face, set_refined
@@ -163,7 +163,7 @@ class FaceTracker:
             return self._fit_by_clnf(rgb, boxes)
         if boxes is None:
             output = find_faces(self.models, self.settings, rgb, RunStats())[1]
-            output = take_faces(output, np.arange(self.settings.max_faces))
+            output = output.rows(slice(self.settings.max_faces))
         else:
             output = predict_in_boxes(self.models, rgb, crops_of_boxes(_checked_boxes(boxes)))
         frame, context = GreyFrame(rgb), self._context()
