@@ -442,13 +442,13 @@ def test_results_are_always_finite(seed: int, kind: str) -> None:
 
 def test_wrong_shapes_are_refused_in_a_sentence() -> None:
     model, experts, grey, truth = dotted_face()
-    with pytest.raises(ImageError, match=r"grey \(H, W\) uint8"):
+    with pytest.raises(ImageError, match=r"greyscale image \(H, W\) of type uint8"):
         fit.refine(np.zeros((4, 4, 3), np.uint8), truth, None, fit.ClnfModel(model, experts), PATIENT)
-    with pytest.raises(ModelError, match="landmarks of the shape"):
+    with pytest.raises(ModelError, match="landmarks must have the shape"):
         fit.refine(grey, truth[:5], None, fit.ClnfModel(model, experts), PATIENT)
-    with pytest.raises(ModelError, match="params of the shape"):
+    with pytest.raises(ModelError, match="params must have the shape"):
         fit.refine(grey, truth, np.zeros(6), fit.ClnfModel(model, experts), PATIENT)
-    with pytest.raises(ModelError, match="sigma of the shape"):
+    with pytest.raises(ModelError, match="sigma must have the shape"):
         fit.refine(grey, truth, None, fit.ClnfModel(model, experts), PATIENT, np.zeros(3))
 
 
@@ -653,7 +653,7 @@ def test_experts_are_a_valid_onnx_model() -> None:
 
 
 def test_experts_that_cannot_run_as_onnx_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"no 'Nowhere' here: choose from .*CPUExecutionProvider"):
+    with pytest.raises(ModelError, match=r"no provider 'Nowhere': choose from .*CPUExecutionProvider"):
         onnx_experts(random_experts(1), ["Nowhere"])
     with pytest.raises(ModelError, match="OpenFace's patch experts do not run on ONNX"):
         onnx_experts(OpenFaceExperts("CEN", ()))

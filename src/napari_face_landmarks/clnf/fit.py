@@ -178,8 +178,8 @@ def _coarse_to_fine(
             return None, steps, likelihood
         maps, weights = _with_prior(at, initial, model)
         weights, targets = _with_targets(at, weights, initial, constants)
-        limits = settings.max_iterations, settings.convergence_px
-        local, taken = _search(at, maps, weights, model, limits, targets=targets)
+        criteria = settings.max_iterations, settings.convergence_px
+        local, taken = _search(at, maps, weights, model, criteria, targets=targets)
         if taken < 0 or not np.isfinite(local).all():
             return None, steps, likelihood
         steps += taken

@@ -225,7 +225,7 @@ def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
     known = all(isinstance(side, (int, np.integer)) for side in wanted)
     if known and tuple(size) != wanted:
         raise ImageError(
-            f"The frames are {size[1]} x {size[0]} px, but {wanted[1]} x {wanted[0]} px frames were tracked: "
+            f"The frames are {size[1]} x {size[0]} px, but those tracked were {wanted[1]} x {wanted[0]} px: "
             "give the video that was tracked."
         )
 
