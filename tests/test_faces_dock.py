@@ -87,6 +87,9 @@ def test_a_face_that_is_selected_is_marked_in_the_picture(viewer: Any, dock: Any
     from qtpy.QtTest import QTest
 
     layer, click = dock.layer, Qt.MouseButton.LeftButton
+    layer.selected_data = {5}
+    dock.set_active(True)
+    assert layer.selected_data == {5}, "the user's, as long as no face is selected"
     viewer.dims.set_point(0, 3)
     for face in (0, 1):
         at = dock.list.visualItemRect(dock.list.item(face)).center()

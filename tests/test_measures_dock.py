@@ -81,6 +81,7 @@ def test_rest_lines_and_removal(dock: Any, viewer: Any) -> None:
     let_work(0.1)
     assert dock.table is None
     assert "Track a video" in dock.status.text()
+    assert dock.values.horizontalHeaderItem(2).text() == "L \N{MINUS SIGN} R"
 
 
 def test_a_click_on_a_mark_goes_to_its_peak(dock: Any, viewer: Any) -> None:

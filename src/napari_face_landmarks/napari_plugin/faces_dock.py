@@ -35,6 +35,7 @@ class FacesDock(EditingDock):
     """The panel Faces: a list of them, and buttons for the selected ones."""
 
     def __init__(self, napari_viewer: Any) -> None:
+        self._marked = False
         help_of_list = "The faces and on how many frames each is; a click marks one, two go to its first."
         self.list = with_help(QListWidget(), help_of_list)
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -119,15 +120,19 @@ class FacesDock(EditingDock):
 
     def _mark(self, faces: list[int]) -> None:
         """Highlight faces in the picture, on the frame shown; napari's selection does that."""
-        layer = self.layer
+        if not faces and not self._marked:  # what is selected then is the user's
+            return
+        self._marked, layer = bool(faces), self.layer
+        if not faces:
+            layer.selected_data = set()
+            return
         frame = frame_shown(self._viewer, layer)
-        rows = layer.shown & np.isin(layer.features["face"], faces)
-        rows &= frame is None or layer.data[:, 0] == frame
-        layer.selected_data = set(np.flatnonzero(rows).tolist())
+        rows = np.flatnonzero(layer.shown & (frame is None or layer.data[:, 0] == frame))
+        layer.selected_data = set(rows[layer.features["face"].iloc[rows].isin(faces)].tolist())
 
     def set_active(self, active: bool) -> None:
         """Follow the landmarks, or leave them alone, and no face marked, while the panel is hidden."""
-        if self._active and not active and self.editor is not None and self.selected:
+        if not active and self.editor is not None:
             self._mark([])
         super().set_active(active)
 

@@ -202,6 +202,7 @@ class MeasuresDock(FollowingPanel):
         side_by_side.setContentsMargins(0, 0, 0, 0)
         self.curves.setLayout(side_by_side)
         self.values = with_help(table_to_read(3), SHOWN_HERE)
+        self.values.setHorizontalHeaderLabels(HERE)
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.of_frame = QLabel()  # what the values are those of
         fill(self.values.findChild(QAbstractButton), self.of_frame)  # the corner of the table
