@@ -143,17 +143,17 @@ def _outputs_in_image(
             cos, sin = math.cos(roll) * side, math.sin(roll) * side
             for i in range(20 if part == 2 else 7):
                 if part == 2:
-                    x, y, spread, place = lips[face, i, 0], lips[face, i, 1], lips_sigma[face, i], MOUTH[i]
+                    x, y, spread, index = lips[face, i, 0], lips[face, i, 1], lips_sigma[face, i], MOUTH[i]
                 elif i < 6:
                     x, y, spread = lids[eye, i, 0], lids[eye, i, 1], lids_sigma[eye, i]
-                    place = LEFT_EYE[i] if part else RIGHT_EYE[i]
+                    index = LEFT_EYE[i] if part else RIGHT_EYE[i]
                 else:
-                    x, y, spread, place = iris[eye, 0], iris[eye, 1], iris_sigma[eye], -1
-                across, down = (0.5 - x if part == 1 else x - 0.5), y - 0.5
-                x, y = crop[0] + across * cos - down * sin, crop[1] + across * sin + down * cos
-                if place >= 0:
-                    landmarks[face, place, 0], landmarks[face, place, 1] = x, y
-                    sigma[face, place] = spread * side
+                    x, y, spread, index = iris[eye, 0], iris[eye, 1], iris_sigma[eye], -1
+                dx, dy = (0.5 - x if part == 1 else x - 0.5), y - 0.5
+                x, y = crop[0] + dx * cos - dy * sin, crop[1] + dx * sin + dy * cos
+                if index >= 0:
+                    landmarks[face, index, 0], landmarks[face, index, 1] = x, y
+                    sigma[face, index] = spread * side
                 else:
                     irises[face, part, 0], irises[face, part, 1] = x, y
                     irises[face, part, 2] = iris[eye, 2] * side

@@ -193,17 +193,17 @@ def _sample(
     top = int(min(max(cy - reach, 0.0), height - 1.0)) // block
     right = int(min(max(cx + reach + block, 0.0), width - 1.0)) // block + 1
     bottom = int(min(max(cy + reach + block, 0.0), height - 1.0)) // block + 1
-    across, down = right - left, bottom - top
-    packed = np.empty((down + 1) * (across + 1), np.int64)
-    _pack_colours(pixels, height, width, left, top, across, down, block, packed)
+    n_columns, n_rows = right - left, bottom - top
+    packed = np.empty((n_rows + 1) * (n_columns + 1), np.int64)
+    _pack_colours(pixels, height, width, left, top, n_columns, n_rows, block, packed)
 
     unit = 1.0 / block
     x0 = np.float32((cx + 0.5) * unit - 0.5 - left)
     y0 = np.float32((cy + 0.5) * unit - 0.5 - top)
     dx, dy = np.float32(ax * unit), np.float32(ay * unit)
     zero, scale = np.float32(0), np.float32(WEIGHT_STEPS)
-    last_x, last_y = np.float32(across - 1), np.float32(down - 1)
-    pitch = np.int32(across + 1)
+    last_x, last_y = np.float32(n_columns - 1), np.float32(n_rows - 1)
+    pitch = np.int32(n_columns + 1)
     norm = np.float32(1.0 / (255.0 * WEIGHT_STEPS * samples * samples))
     indices, weights, sums = np.empty(size, np.int32), np.empty((3, size), np.int32), np.empty(size, np.int64)
     weights_01, weights_10, weights_11 = weights[0], weights[1], weights[2]
@@ -253,29 +253,29 @@ def _pack_colours(
     width: int,
     left: int,
     top: int,
-    across: int,
-    down: int,
+    n_columns: int,
+    n_rows: int,
     block: int,
     packed: npt.NDArray[np.int64],
 ) -> None:
     """Copy a part of an image, or the means of its blocks; the colours of a pixel are packed in one integer.
 
-    `packed` is ((down + 1) * (across + 1),): the last row and column are repeated, so that every pixel has a
-    right and a lower neighbour.
+    `packed` is ((n_rows + 1) * (n_columns + 1),): the last row and column are repeated, so that every pixel
+    has a right and a lower neighbour.
     """
-    sums = np.empty(3 * across * block, np.float32)
+    sums = np.empty(3 * n_columns * block, np.float32)
     norm, half = np.float32(1.0 / (block * block)), np.float32(0.5)
-    for r in range(down + 1):
-        line, start = top + min(r, down - 1), r * (across + 1)
-        target = packed[start : start + across]
+    for r in range(n_rows + 1):
+        line, start = top + min(r, n_rows - 1), r * (n_columns + 1)
+        target = packed[start : start + n_columns]
         if block == 1:
-            source = pixels[3 * (line * width + left) : 3 * (line * width + left + across)]
-            for c in range(across):
+            source = pixels[3 * (line * width + left) : 3 * (line * width + left + n_columns)]
+            for c in range(n_columns):
                 red, green = np.int64(source[3 * c]), np.int64(source[3 * c + 1])
                 target[c] = red | (green << FIELD_BITS) | (np.int64(source[3 * c + 2]) << 2 * FIELD_BITS)
         else:
             _sum_lines(pixels, height, width, line * block, left * block, block, sums)
-            for c in range(across):
+            for c in range(n_columns):
                 red_sum = green_sum = blue_sum = np.float32(0)
                 for k in range(c * block, (c + 1) * block):
                     red_sum += sums[3 * k]
@@ -283,7 +283,7 @@ def _pack_colours(
                     blue_sum += sums[3 * k + 2]
                 red, green = np.int64(red_sum * norm + half), np.int64(green_sum * norm + half)
                 target[c] = red | (green << FIELD_BITS) | (np.int64(blue_sum * norm + half) << 2 * FIELD_BITS)
-        packed[start + across] = packed[start + across - 1]
+        packed[start + n_columns] = packed[start + n_columns - 1]
 
 
 @kernel

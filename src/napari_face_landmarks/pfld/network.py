@@ -240,10 +240,10 @@ def find_misplaced(crops: Floats, landmarks: Floats, score: Floats, misplaced: n
         if not side > 0:  # an empty crop
             misplaced[face] = any_misplaced = True
             continue
-        across, down = float(better[face, 0]) - crops[face, 0], float(better[face, 1]) - crops[face, 1]
+        dx, dy = float(better[face, 0]) - crops[face, 0], float(better[face, 1]) - crops[face, 1]
         roll = float(better[face, 3]) - crops[face, 3]
         misplaced[face] = (
-            math.hypot(across, down) > MAX_CROP_ERRORS[0] * side
+            math.hypot(dx, dy) > MAX_CROP_ERRORS[0] * side
             or abs(math.log(better_side / side)) > MAX_CROP_ERRORS[1]
             or abs((roll + math.pi) % circle - math.pi) > MAX_CROP_ERRORS[2]
         )
