@@ -46,7 +46,7 @@ FAULTS = (
     ),
     Fault(
         "a truncated video",
-        "a warning says how much is missing, status 2",
+        "a warning states how much is missing, status 2",
         "every frame that can be read",
         (
             "test_video.py::test_the_usable_part_of_a_truncated_file_is_read",
@@ -64,7 +64,7 @@ FAULTS = (
     ),
     Fault(
         "frames with errors that the decoder conceals",
-        "a warning gives their number and the first ones",
+        "a warning states their number and lists the first ones",
         "all frames, with landmarks",
         ("test_faults.py::test_frames_that_the_decoder_mended_are_told_in_one_sentence",),
     ),
@@ -86,7 +86,7 @@ FAULTS = (
     Fault(
         "a video without a face",
         SENTENCE,
-        "the output, with every frame marked as without a face",
+        "the output, with all frames marked as having no face",
         ("test_cli.py::test_no_face_is_said_and_the_empty_result_is_kept",),
     ),
     Fault(
@@ -109,7 +109,7 @@ FAULTS = (
     ),
     Fault(
         "pixels that do not use the range of their dtype: 8 to 14 bits in uint16, floats beyond 0 to 1",
-        "their range is found, used for the whole run and recorded; a warning names it",
+        "their range is determined, used for the whole run and recorded; a warning states it",
         "the landmarks that are found",
         (
             "test_faults.py::test_pixels_that_do_not_use_their_range_are_reported_once",

@@ -32,8 +32,8 @@ class TrackerSettings:
     Parameters
     ----------
     refine : {"auto", "off", "always", "clnf-only"}
-        Which landmarks of PFLD CLNF refines: those of uncertain faces, none, or all; ``"clnf-only"`` runs
-        CLNF without PFLD, starting from the detector's box.
+        When CLNF refines PFLD's landmarks: where PFLD is uncertain, never, or on every face. ``"clnf-only"``
+        runs CLNF without PFLD, starting from the detector's box.
     clnf_every : int
         CLNF runs on every n-th frame; its last correction is applied to the frames in between.
     max_iterations : int
