@@ -247,44 +247,46 @@ def _open(path: Path) -> _Cursor:
     return _Cursor(path, content[:size], memoryview(content)[:size])
 
 
-def _read(cursor: _Cursor, count: int, what: str) -> npt.NDArray[np.uint8]:
+def _read(cursor: _Cursor, count: int, context: str) -> npt.NDArray[np.uint8]:
     left = cursor.content.size - cursor.position
     if count > left:
-        raise _invalid(cursor.path, f"ends in {what} ({count} bytes are declared, {left} remain)")
+        raise _invalid(cursor.path, f"ends in {context} ({count} bytes are declared, {left} remain)")
     cursor.position += count
     return cursor.content[cursor.position - count : cursor.position]
 
 
-def _numbers(cursor: _Cursor, form: struct.Struct, what: str) -> tuple[Any, ...]:
+def _numbers(cursor: _Cursor, form: struct.Struct, context: str) -> tuple[Any, ...]:
     start = cursor.position
     left = cursor.content.size - start
     if form.size > left:
-        raise _invalid(cursor.path, f"ends in {what} ({form.size} bytes are declared, {left} remain)")
+        raise _invalid(cursor.path, f"ends in {context} ({form.size} bytes are declared, {left} remain)")
     cursor.position += form.size
     return form.unpack_from(cursor.buffer, start)
 
 
-def _int(cursor: _Cursor, what: str) -> int:
-    return int(_numbers(cursor, INT, what)[0])
+def _int(cursor: _Cursor, context: str) -> int:
+    return int(_numbers(cursor, INT, context)[0])
 
 
-def _float(cursor: _Cursor, what: str) -> float:
-    return float(_numbers(cursor, FLOAT, what)[0])
+def _float(cursor: _Cursor, context: str) -> float:
+    return float(_numbers(cursor, FLOAT, context)[0])
 
 
-def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int | None]) -> npt.NDArray[Any]:
+def _matrix(
+    cursor: _Cursor, context: str, kind: str, shape: tuple[int | None, int | None]
+) -> npt.NDArray[Any]:
     """Read a matrix of int32 ("i"), float32 ("f", a view), float64 ("d") or the latter two ("fd")."""
-    rows, columns, code = _numbers(cursor, THREE_INTS, what)
+    rows, columns, code = _numbers(cursor, THREE_INTS, context)
     dtype = MATRIX_TYPES.get(code)
     if dtype is None or dtype.char not in kind:
-        raise _invalid(cursor.path, f"has a matrix of the type {code} in {what}")
+        raise _invalid(cursor.path, f"has a matrix of the type {code} in {context}")
     if rows < 0 or columns < 0:
-        raise _invalid(cursor.path, f"has a matrix of {rows} x {columns} in {what}")
+        raise _invalid(cursor.path, f"has a matrix of {rows} x {columns} in {context}")
     if shape[0] == 1 and rows != 1 and columns == 1:
         rows, columns = columns, rows
     if any(expected not in (None, n) for expected, n in zip(shape, (rows, columns), strict=True)):
-        raise _invalid(cursor.path, f"has a matrix of {rows} x {columns} in {what}")
-    data = _read(cursor, rows * columns * dtype.itemsize, what)
+        raise _invalid(cursor.path, f"has a matrix of {rows} x {columns} in {context}")
+    data = _read(cursor, rows * columns * dtype.itemsize, context)
     # float64 values need not be aligned in the file
     numbers: Any = np.frombuffer(data.tobytes(), dtype) if dtype.itemsize == 8 else data.view(dtype)
     return np.asarray(numbers.reshape(rows, columns))
@@ -322,9 +324,9 @@ def _edges(cursor: _Cursor) -> dict[int, npt.NDArray[np.float32]]:
         ):
             raise _invalid(cursor.path, f"has a window of {window} with {count} matrices")
         cells = window * window
-        what = f"the matrices of the window {window}"
-        matrices = [_matrix(cursor, what, "fd", (cells, cells)) for _ in range(count)]
-        _check_values(cursor, what, *matrices)
+        context = f"the matrices of the window {window}"
+        matrices = [_matrix(cursor, context, "fd", (cells, cells)) for _ in range(count)]
+        _check_values(cursor, context, *matrices)
         counts.add(count)
         edges[window] = (
             np.stack(matrices).astype(np.float32) if matrices else np.zeros((0, cells, cells), np.float32)

@@ -27,7 +27,7 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     A name that is neither a pattern nor a folder is a video, existing or not. Paths are absolute, unique and
     in order; subfolders are relative to the deepest folder that contains all inputs.
     """
-    found: dict[Path, None] = {}
+    unique: dict[Path, None] = {}  # ordered
     roots = []
     for text in map(os.fspath, _as_list(inputs)):
         if not text:  # an unset shell variable; `Path` would mean the current folder
@@ -48,14 +48,14 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         else:
             root, videos = path.parent, [path]
         roots.append(os.path.abspath(root))
-        found |= dict.fromkeys(map(_absolute, videos))
-    if not found:
+        unique |= dict.fromkeys(map(_absolute, videos))
+    if not unique:
         raise VideoError("There are no videos to track: name videos, folders or patterns.")
     try:
         common = os.path.commonpath(roots)
     except ValueError:  # inputs on several drives
-        return [(video, Path()) for video in found]
-    return [(video, Path(os.path.relpath(os.path.abspath(video.parent), common))) for video in found]
+        return [(video, Path()) for video in unique]
+    return [(video, Path(os.path.relpath(os.path.abspath(video.parent), common))) for video in unique]
 
 
 def _as_list(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Any]:

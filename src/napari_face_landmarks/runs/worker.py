@@ -296,9 +296,9 @@ class RemoteRun(Iterator[FrameResult]):
             raise OSError(f"The worker process ended {self._worker.ending()}.")
         control.forward(self._worker.send)
 
-    def show(self, wanted: bool) -> None:
+    def show(self, enabled: bool) -> None:
         """Start or stop receiving the pixels of the newest frames, which the local video caches."""
-        self._worker.send("show" if wanted else "hide")
+        self._worker.send("show" if enabled else "hide")
 
     def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
         """Append new results; yield their number, which may be 0, ten times a second."""

@@ -81,8 +81,7 @@ class FrameStream:
     Attributes
     ----------
     times : list of float or None
-        Time in seconds of each frame read so far; None if the iterator does not provide it, as `LiveFrames`
-        does.
+        Time in seconds of each frame read so far; None unless the iterator has `times`, like `LiveFrames`.
     """
 
     def __init__(self, frames: Iterable[Any]) -> None:

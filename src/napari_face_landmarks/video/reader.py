@@ -305,11 +305,11 @@ class FrameReader:
 
     def frames_from(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
         """Yield (n, frame) for `number` and all frames after it."""
-        wanted = number
+        expected = number
         for passed, frame in self._from_key(number):
-            if passed == wanted:
+            if passed == expected:
                 yield passed, frame
-                wanted += 1
+                expected += 1
 
     def approach(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
         """Yield (n, frame) of the frames decoded to reach `number`; the caller stops at `number`."""
