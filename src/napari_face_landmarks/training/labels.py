@@ -50,7 +50,7 @@ JAW_BEGINS = 0.03
 """Contour length from the height of the eyes to the first landmark, over the height from nasion to chin."""
 NASION = 168
 """Vertex of the mesh between the eyes."""
-ASYMMETRY_LEFT_OUT = 1 / 3
+ASYMMETRY_CORRECTION = 1 / 3
 """Correction of the height differences of brows and commissures in meshes, as a share of them."""
 SIDEWAYS_NOSE = 0.18
 """Offset of the nose's tip from the middle of the jaw at about 20 degrees of yaw, outer-eye distances."""
@@ -251,7 +251,7 @@ def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.f
 
     def lower_by(left: Sequence[int], other: Sequence[int]) -> Floats:
         apart = points[:, left].mean(axis=1) - points[:, other].mean(axis=1)
-        return np.asarray((apart * down).sum(axis=1) * ASYMMETRY_LEFT_OUT / 2)
+        return np.asarray((apart * down).sum(axis=1) * ASYMMETRY_CORRECTION / 2)
 
     half = lower_by(range(22, 27), range(17, 22))[:, None, None] * down[:, None]
     moved[:, 17:22] -= half
