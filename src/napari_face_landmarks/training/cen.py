@@ -53,9 +53,7 @@ from napari_face_landmarks.video.pixels import to_grey
 Generator = np.random.Generator
 PIXELS = SUPPORT * SUPPORT
 HALF = SUPPORT // 2
-INPUT_GAIN = float(
-    SUPPORT
-)  # pixels of supports of norm 1 are about 1/11; folded into the first layer when saved
+INPUT_GAIN = float(SUPPORT)  # supports of norm 1 have pixels of about 1/11; folded into w1 when saved
 LEVELS = 256.0  # units of the pools per grey level
 FRAME_MARGIN = 11  # margin around the mean face in which supports are sampled, pixels of the frame
 SIDE_LANDMARKS = np.arange(N_LANDMARKS)

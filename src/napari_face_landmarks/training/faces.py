@@ -78,9 +78,7 @@ class Faces:
     """N face crops with their labels."""
 
     names: list[str]  # of the image files
-    images: Sequence[
-        npt.NDArray[np.uint8]
-    ]  # RGB, (256, 256, 3) or (384, 384, 3); `Pictures` decodes on access
+    images: Sequence[npt.NDArray[np.uint8]]  # (256, 256, 3) or (384, 384, 3); RGB
     landmarks: npt.NDArray[np.float32]  # (N, 68, 2); iBUG landmarks in pixels, x before y
     mesh: npt.NDArray[np.float32]  # (N, 478, 3); automatic face mesh, pixels; `NO_MESH` if there is none
     weight: npt.NDArray[np.float64]  # (N,); probability of each face in training

@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 HEIGHTS = (*range(17, 27), 48, 54, 60, 64)
 """Landmarks whose heights have the weight `heights_weight` in movements: brows and mouth corners."""
 MOVEMENTS = ((0,), (1, 2, 3), (4, 5))
-"""Groups of movements of `augment.local_bump`: mouth corner, brow, half of the lower lip; one drawn of each."""
+"""Groups of movements of `augment.local_bump`, of each one is drawn: mouth corner, brow, lower lip."""
 MOUTH_MIRROR = MIRROR_68[MOUTH] - MOUTH[0]
 LEAST_ERROR = 0.01  # lower limit of the errors in the weights, outer-eye distances
 PREFIX = "settled/"

@@ -227,15 +227,10 @@ def skin_bumps(part: Part, points: Floats, side: float, rng: Generator, single: 
         groups = (((1, 2), 0.5), ((4, 5), 0.5), ((0,), 0.5), ((3,), 0.5), ((0, 1), 0.5), ((2, 3), 0.5))
         width, amount, reach = float(np.linalg.norm(points[3] - points[0])), 0.03 + 0.12 * aperture, 0.35
     else:
-        halves = (
-            ((7, 8), 0.35),
-            ((10, 11), 0.35),
-            ((7, 8, 17), 0.35),
-            ((10, 11, 19), 0.35),
-        )  # of the lower lip
+        lower_lip = (((7, 8), 0.35), ((10, 11), 0.35), ((7, 8, 17), 0.35), ((10, 11, 19), 0.35))
         groups = (
             ((6, 12, 16), 1.0), ((0,), 1.0), ((8, 9, 18), 0.35), ((2, 3, 14), 0.35), ((4, 15), 0.35),
-            ((2, 13), 0.35), *halves, *halves,
+            ((2, 13), 0.35), *lower_lip, *lower_lip,
         )  # fmt: skip
         width, amount, reach = side * 0.55, 0.09, 0.28
     if single:
