@@ -102,7 +102,7 @@ def layer_products(
     stride: int,
     layers: tuple[Floats32, Floats32],
 ) -> tuple[Floats32, Floats32]:
-    """Return the products of the second layer, (n, cells, h2), and empty response maps, (n, window, window).
+    """Return products of the second layer, (n, cells, h2), and response maps to fill, (n, window, window).
 
     Both are buffers that the next call on this thread reuses. The products are computed by NumPy, because in
     kernels Numba would import SciPy's BLAS, which takes 17 MB.

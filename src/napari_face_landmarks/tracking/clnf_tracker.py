@@ -39,7 +39,7 @@ TRACKED_SCORE = 0.4
 DETECT_EVERY = 5
 """Interval of the detector, which verifies the tracked faces and finds new ones."""
 MAX_UNSEEN = 3
-"""Number of consecutive misses by the detector after which a face is lost; CLNF cannot tell."""
+"""Number of consecutive misses by the detector after which a face is lost; CLNF cannot detect the loss."""
 MIN_OVERLAP = 0.2
 """IoU above which a detection and the box of a face's landmarks are the same face."""
 

@@ -33,14 +33,14 @@ SAMPLES = 48
 MIN_CHANGE = 24
 """Difference of grey levels, 0 to 255, above which a pixel of the thumbnail has changed."""
 COMPARE_SHARE, CUT_SHARE = 0.08, 0.4
-"""Shares of changed pixels above which faces are compared, and above which a lost face indicates a cut."""
+"""Shares of changed pixels above which faces are compared, and above which it is a cut unless all stay."""
 SAME_CORRELATION = 0.8
 """Correlation of thumbnails from which two faces are the same person."""
 UNCHANGED_CORRELATION = 0.97
 """Correlation above which half a face is unchanged from one frame to the next: true for 95 % of the halves
 even on clips of lively heads, and for at most 0.1 % of 10,000 pairs of aligned portraits of two people."""
 SHIFTS = 0.04 * np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(-1, 2)
-"""Displacements at which half a face is searched on the next frame, in inter-ocular distances."""
+"""Displacements at which half a face is looked for on the next frame, in inter-ocular distances."""
 THUMBNAIL_SIDE = 16
 """Side of a face's thumbnail, pixels."""
 MAX_ROWS, MAX_FACES = 2_000_000, 64

@@ -44,7 +44,7 @@ Floats = npt.NDArray[np.float32]
 MAX_PENDING = 4
 """Maximum number of frames whose refinement is pending; each keeps its image."""
 DETECT_EVERY = 5
-"""Interval of the detector while fewer than `max_faces` faces are tracked; without any, it runs always."""
+"""Interval of the detector while fewer than `max_faces` faces are tracked; without faces, it is 1."""
 MIN_LOOKAHEAD = 2
 """Number of frames that PFLD processes ahead if all are anchor frames."""
 MAX_PAIRING_THREADS = 2
@@ -315,8 +315,8 @@ def _tracked_known(
 ) -> Faces:
     """Return the faces of the previous frame that are still found on this one, `rgb`.
 
-    Between anchor frames, slowly moving faces are interpolated. A new face, or a face not found at its
-    predicted crop, is searched at its interpolated position or at its position on the previous frame.
+    Between anchor frames, slowly moving faces are interpolated. For a new face, or a face not found at
+    its predicted crop, PFLD runs at the interpolated position or the position on the previous frame.
     """
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
     outputs: Faces = {}

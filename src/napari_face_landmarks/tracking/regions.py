@@ -62,12 +62,12 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Regions in which faces are searched or ignored.
+    """Regions in which faces are searched for or ignored.
 
     Parameters
     ----------
     look : tuple of Region
-        Boxes in which a face is searched while fewer than `max_faces` faces are tracked: whenever the
+        Boxes in which a face is searched for while fewer than `max_faces` faces are tracked: whenever the
         detector runs, and on the first frame of each box.
     ignore : tuple of Region
         Faces whose centre is in one of these boxes are ignored.
