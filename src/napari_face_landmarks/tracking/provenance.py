@@ -27,7 +27,7 @@ def provenance(models: Models) -> dict[str, Any]:
     machine = f"{platform.system()} {platform.machine()}"
     return {
         "version": __version__,
-        "code_sha256": code_fingerprint(),
+        "code_sha256": _installed_fingerprint(),
         MODELS: models.name,
         "models_version": models.version,
         "models_sha256": models_sha256(models.card),
@@ -36,17 +36,8 @@ def provenance(models: Models) -> dict[str, Any]:
     }
 
 
-def code_fingerprint(folder: Path | None = None) -> str:
+def code_fingerprint(folder: Path = Path(__file__).parents[1]) -> str:
     """Return the SHA-256 of the source code that computes landmarks: file names and text of `COMPUTING`."""
-    return _installed_fingerprint() if folder is None else _fingerprint(folder)
-
-
-@lru_cache
-def _installed_fingerprint() -> str:
-    return _fingerprint(Path(__file__).parents[1])
-
-
-def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in COMPUTING:
         path = folder / name
@@ -54,6 +45,9 @@ def _fingerprint(folder: Path) -> str:
             text = b"\n".join(file.read_bytes().splitlines())
             digest.update(f"{file.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
     return digest.hexdigest()
+
+
+_installed_fingerprint = lru_cache(code_fingerprint)
 
 
 def models_sha256(card: Mapping[str, Any]) -> dict[str, str]:
