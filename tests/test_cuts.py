@@ -140,7 +140,7 @@ def test_the_command_line_gives_people_their_own_tracks(
     measured = ["measure", str(video), "--summary", str(tmp_path / "s.csv"), "--refine", "off"]
     assert cli.main(measured) == 0
     shown = capsys.readouterr()
-    sentence = f"After scene cuts a face is another person (face 1 from frame {N} on): each is measured"
+    sentence = f"After scene cuts a face is another person (face 1 from frame {N} on): each is a"
     assert shown.err.count(f"Warning: {sentence}") == shown.out.count(sentence) == 1
     assert shown.err.count(f"{video.name}: {sentence}") == 1
     for path in (tmp_path / "t.csv", tmp_path / "out" / "v.csv"):
