@@ -352,7 +352,7 @@ def test_two_recordings_are_compared_with_an_interval(tmp_path: Path) -> None:
     moved = rows.loc["commissure_excursion_left"]
     assert moved["excursion_before"] > 5
     assert moved["excursion_after"] == pytest.approx(0, abs=0.01)
-    with pytest.raises(MeasureError, match="one scale"):
+    with pytest.raises(MeasureError, match="use the same scale"):
         compare(tables[0], measure(tracks_of(after), scale="36-45=90mm"))
     for name, points in (("before", before), ("after", after)):
         tracks_of(points).save(tmp_path / f"{name}.npz")
