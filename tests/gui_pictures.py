@@ -123,9 +123,9 @@ def take_all(folder: Path, videos: Path, only: str) -> None:
     track.preset.value = "accurate"
     track.run()
     wait_until(lambda: "left" in track.status.value, 300)
-    track.pause_or_go_on()
+    track.pause_or_resume()
     pictures.take("04 track paused")
-    track.pause_or_go_on()
+    track.pause_or_resume()
     wait_until(lambda: not track.running, 600)
     pictures.take("05 track done")
     image, tracks = viewer.layers[0], _spoilt(track.landmarks.metadata["tracks"])

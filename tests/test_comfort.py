@@ -61,12 +61,12 @@ def test_the_dock_begins_as_preferred(viewer: Any, preferences: Any, tmp_path: P
     assert not widget.follow.value
     assert widget.model.value == str(folder)
     assert widget.settings() == TrackerSettings.preset("accurate", refine="clnf-only")
-    widget.forget_choices()
+    widget.restore_defaults()
     assert widget.settings() == TrackerSettings()
     assert widget.model.value == "open"
     assert preferences.read_preferences() == preferences.Preferences()
     widget.preset.value, widget.model.value = "fast", "research"
-    widget.keep_choices()
+    widget.save_defaults()
     kept = preferences.read_preferences()
     assert (kept.preset, kept.models, kept.follow) == ("fast", "research", True)
 

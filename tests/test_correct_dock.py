@@ -58,7 +58,7 @@ def dock(viewer: Any, clip: Any, spoiled: Tracks) -> Any:
 def test_dragging_refitting_carrying_on_and_undoing(
     viewer: Any, dock: Any, truth: Tracks, spoiled: Tracks, tmp_path: Path
 ) -> None:
-    from napari_face_landmarks.napari_plugin.edit_history import BY_HAND_COLOUR
+    from napari_face_landmarks.napari_plugin.edit_history import MANUAL_COLOUR
 
     layer = dock.layer
     dock.move_button.native.click()
@@ -75,7 +75,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     assert set(np.flatnonzero(layer.features["source"] == "manual")) == set(marked)
     symbols = np.asarray(layer.symbol)
     assert {str(symbol) for symbol in symbols[marked]} != {str(symbols[0])}
-    np.testing.assert_allclose(layer.border_color[marked], [BY_HAND_COLOUR] * len(marked))
+    np.testing.assert_allclose(layer.border_color[marked], [MANUAL_COLOUR] * len(marked))
     told = "Manual landmarks: 4; frames with manual landmarks: 1."
     assert dock.status.value == f"{told} Now refit this frame, then propagate."
 
@@ -118,7 +118,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     assert not (layer.features["source"] == "manual").any()
     for _ in range(3 + len(PLACED)):
         dock.redo_button.native.click()
-    assert dock.status.value.startswith("Done again: propagating backwards.")
+    assert dock.status.value.startswith("Redone: propagating backwards.")
     np.testing.assert_array_equal(tracks_of_layer(layer).landmarks, again.landmarks)
     found = layer.metadata["tracks_found"]
     np.testing.assert_array_equal(found.landmarks, spoiled.landmarks)
@@ -243,7 +243,7 @@ def test_a_face_that_was_not_found_on_a_frame_is_put_there_to_be_moved(
     viewer.dims.set_point(0, FRAME)
     let_work(0.1)
     dock.move_button.native.click()
-    assert f"frame {FRAME - 1}'s landmarks" in dock.status.value
+    assert f"those of frame {FRAME - 1}." in dock.status.value
     put = dock.editor.tracks
     np.testing.assert_array_equal(put.landmarks[FRAME, 0], truth.landmarks[FRAME - 1, 0])
     assert not put.by_hand.any()
@@ -258,7 +258,7 @@ def test_a_face_that_was_not_found_on_a_frame_is_put_there_to_be_moved(
     assert dock.status.value.startswith("Refitting a face: 1 frame changed.")
     dock.forwards_button.native.click()
     wait_until(lambda: dock.refit_button.enabled)
-    assert "forwards: no frame changed, because the face is not seen" in dock.status.value
+    assert "forwards: no frame changed, because the face is not visible" in dock.status.value
     while dock.editor.can_undo:
         dock.editor.undo()
     np.testing.assert_array_equal(dock.editor.tracks.landmarks, lost.landmarks)
@@ -302,7 +302,7 @@ def test_after_a_drag_napari_draws_the_mark_without_another_search_for_the_point
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.edit_history import BY_HAND_COLOUR, editor_of
+    from napari_face_landmarks.napari_plugin.edit_history import MANUAL_COLOUR, editor_of
 
     viewer = ViewerModel()
     layer = viewer.add_layer(Layer.create(*tracks_to_layer_data(long_tracks(20))[0]))
@@ -320,7 +320,7 @@ def test_after_a_drag_napari_draws_the_mark_without_another_search_for_the_point
     monkeypatch.setattr("napari.layers.Points", None)  # to make another layer takes long, too
     drag(layer, 30, 70, 80)
     assert len(searches) == 2 * alone > 0
-    assert drawn[-1] == ((0, 70, 80), pytest.approx(BY_HAND_COLOUR[0]))
+    assert drawn[-1] == ((0, 70, 80), pytest.approx(MANUAL_COLOUR[0]))
 
 
 def test_landmarks_are_refitted_with_the_models_that_they_were_tracked_with(

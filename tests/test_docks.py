@@ -50,10 +50,10 @@ def take_picture(viewer: Any, name: str, dock: Any = None) -> np.ndarray[Any, An
 @pytest.mark.gui
 def test_the_font_is_loaded_unseen_when_the_dock_opens(viewer: Any) -> None:
     """So that the first landmarks of a run need not wait for it; a text of the user's stays as it is."""
-    from napari_face_landmarks.napari_plugin.layers import text_over_picture
+    from napari_face_landmarks.napari_plugin.layers import text_overlay_of
 
     viewer.add_image(np.zeros((9, 9)), contrast_limits=(0, 1))
-    text = text_over_picture(viewer)
+    text = text_overlay_of(viewer)
     dock = landmarks_dock(viewer)
     assert (text.visible, text.text) == (True, " "), "while the dock opens, not in a turn of its own"
     drawn = viewer.window.screenshot(canvas_only=True, flash=False)
@@ -196,7 +196,7 @@ def test_curves_are_enlarged_and_come_back(viewer: Any) -> None:
     check.wide.button.click()
     viewer.window.remove_dock_widget(main)
     wait_until(lambda: "Face landmarks: check" not in docks())
-    assert not check.wide.below
+    assert not check.wide.enlarged
 
 
 @pytest.mark.gui

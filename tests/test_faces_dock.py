@@ -46,7 +46,7 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     assert texts == ["face 0 (5 frames)", "face 1 (5 frames)"]
     dock.select([1])
     dock.rename_button.native.click()
-    assert dock.status.value == "Write the new name first."
+    assert dock.status.value == "Enter the new name first."
     QTest.mouseClick(dock.new_name.native, Qt.MouseButton.LeftButton)
     assert dock.new_name.native.placeholderText() == "face 1"
     QTest.keyClicks(dock.new_name.native, "Anna")

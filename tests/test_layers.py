@@ -175,11 +175,11 @@ def test_of_a_pyramid_the_finest_level_is_read() -> None:
     ("layer", "words"),
     [
         (None, "no video"),
-        (Labels(np.zeros((3, 20, 30), int), name="cells"), "'cells' is no image layer"),
-        (Points(np.zeros((3, 3)), name="dots"), "'dots' is no image layer"),
+        (Labels(np.zeros((3, 20, 30), int), name="cells"), "'cells' is not an image layer"),
+        (Points(np.zeros((3, 3)), name="dots"), "'dots' is not an image layer"),
         (Image(np.zeros((2, 3, 20, 30)), name="stack"), "(2, 3, 20, 30)"),
         (Image(np.zeros((2, 3, 20, 30, 3), np.uint8), rgb=True), "(2, 3, 20, 30, 3)"),
-        (image_like(np.zeros((0, 20, 30)), name="void"), "nothing in it"),
+        (image_like(np.zeros((0, 20, 30)), name="void"), "contains no pixels"),
         (image_like(np.zeros((2, 20, 30), complex)), "complex"),
     ],
 )
@@ -236,7 +236,7 @@ def test_the_live_layer_ends_as_the_finished_one(fake_tracker: type[FakeTracker]
 def test_the_live_layer_makes_room_for_faces_that_were_not_expected(
     fake_tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_controller.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_controller.INITIAL_ROWS", 1)
     test_the_live_layer_ends_as_the_finished_one(fake_tracker, 5)
 
 
@@ -340,7 +340,7 @@ def test_points_that_are_no_landmarks_are_refused(ndim: int) -> None:
 
 
 def test_an_image_has_no_landmarks() -> None:
-    with pytest.raises(ResultError, match="no Points layer"):
+    with pytest.raises(ResultError, match="not a Points layer"):
         tracks_of_layer(Image(clip(), name="face"))
 
 

@@ -184,7 +184,7 @@ def test_a_run_that_broke_off_is_not_done() -> None:
     for _ in run.consume(Tracker().track_frames(run.frames)):
         pass
     assert len(run.results) == 41
-    assert describe_end(run).startswith("Broke off: 41 of 120 frames are finished and kept.")
+    assert describe_end(run).startswith("Stopped early: 41 of 120 frames are finished and kept.")
     assert "the network is gone" in describe_end(run)
 
 
@@ -196,13 +196,13 @@ def test_texts_that_a_beginning_run_hides_are_shown_if_it_ends_before_a_frame(
     from napari_face_landmarks.napari_plugin import run_controller
 
     text = SimpleNamespace(text=[""], visible=True)
-    monkeypatch.setattr(run_controller, "_texts_of_points", lambda: [text])
+    monkeypatch.setattr(run_controller, "_text_visuals", lambda: [text])
     viewer = ViewerModel()
     video = viewer.add_image(np.zeros((3, 40, 40), np.uint8))
     run = run_controller.BackgroundRun(lambda: None, TrackerSettings(), video.data, 0, 3)  # type: ignore[arg-type]
     shown = run_controller.ShownRun(viewer, video, run, SimpleNamespace(value=False))
     while text.visible:
-        assert shown.begin()
+        assert shown.add_step()
     shown.finish()
     assert text.visible
     assert list(viewer.layers) == [video]

@@ -83,10 +83,10 @@ def test_plot_and_slider_are_linked_both_ways(viewer: Any, name: str) -> None:
 
 def place_of(plot: Any, frame: float) -> float:
     """Return where a frame is, px from the left."""
-    from napari_face_landmarks.napari_plugin.curves import AXIS
+    from napari_face_landmarks.napari_plugin.curves import AXIS_WIDTH
 
     low, high = plot.view
-    return AXIS + (frame - low) / (high - low) * plot.inner_width
+    return AXIS_WIDTH + (frame - low) / (high - low) * plot.inner_width
 
 
 def cursor_column(plot: Any) -> float:
@@ -179,10 +179,10 @@ def test_a_list_without_frames_says_so_also_where_movements_are_fast(viewer: Any
     wait_for_check(dock)
     assert not dock.found.suspects
     told = dock.statistics.text()
-    assert told.startswith("No frame needs a check.\nLook at one all the same")
-    assert "\nFast movements are like" in told
+    assert told.startswith("No frame needs a check.\nLook at one nevertheless")
+    assert "\nMovements beyond the limit" in told
     assert not dock.next_button.isEnabled()
-    assert dock.next_button.toolTip() == dock.previous_button.toolTip() == "No frame is in the list."
+    assert dock.next_button.toolTip() == dock.previous_button.toolTip() == "The list is empty."
 
 
 def test_correct_says_that_there_is_no_frame_to_check(viewer: Any) -> None:

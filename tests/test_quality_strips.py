@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.napari_plugin.quality_strips import (
-    coarser,
     envelope,
-    intervals,
+    snap_spans,
+    step_function,
     strips_of,
 )
 from napari_face_landmarks.quality import Limits, series_of
@@ -69,18 +69,18 @@ def test_gaps_stay_gaps_and_numbers_next_to_nan_are_kept() -> None:
 
 
 def test_spans_that_overlap_are_one() -> None:
-    x, inside = intervals([(20, 20), (3, 6), (4, 9), (10, 12), (30, 31)])
+    x, inside = step_function([(20, 20), (3, 6), (4, 9), (10, 12), (30, 31)])
     assert x.reshape(-1, 4)[:, [0, 3]].tolist() == [[2.5, 12.5], [19.5, 20.5], [29.5, 31.5]]
     assert inside.reshape(-1, 4).tolist() == [[False, True, True, False]] * 3
-    assert not len(intervals([])[0])
+    assert not len(step_function([])[0])
     spans = np.stack([np.arange(0, 50_000, 4)] * 2, axis=1)
-    x, _ = intervals(coarser(spans, 0, 100))
+    x, _ = step_function(snap_spans(spans, 0, 100))
     assert x[[0, -1]].tolist() == [-0.5, 49_999.5], "a frame of each pixel fills it"
     assert len(x) == 4
     rare = np.array([[30_000, 30_000]])
-    x, _ = intervals(coarser(rare, 0, 100))
+    x, _ = step_function(snap_spans(rare, 0, 100))
     assert x[0] <= 30_000 <= x[-1] < x[0] + 101, "what is rare is seen"
-    np.testing.assert_array_equal(coarser(rare, 0, 0.5), rare)
+    np.testing.assert_array_equal(snap_spans(rare, 0, 0.5), rare)
 
 
 def test_axes_show_the_limit_but_no_jump_presses_the_rest_to_the_ground() -> None:

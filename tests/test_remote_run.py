@@ -36,7 +36,7 @@ N_FRAMES, N_LONG = 100, 130
 @pytest.fixture(autouse=True)
 def short_runs_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a worker process do the runs over both clips."""
-    monkeypatch.setattr(run_controller, "WORTH_IT", N_FRAMES)
+    monkeypatch.setattr(run_controller, "MIN_WORKER_FRAMES", N_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def run_over(frames: Any, **changed: Any) -> BackgroundRun:
-    given = {"stop": N_FRAMES, "go_on": True, "models": "open", **changed}
+    given = {"stop": N_FRAMES, "resume_checkpoint": True, "models": "open", **changed}
     return BackgroundRun(partial(load_models, "open"), TrackerSettings(), frames, 0, **given)
 
 
@@ -108,7 +108,7 @@ def finish(run: BackgroundRun) -> None:
 
 @pytest.mark.slow
 def test_results_are_those_of_a_run_here(video: Video, processes: list[Any], tmp_path: Path) -> None:
-    there, here = run_over(video, journals=tmp_path), run_over(video)
+    there, here = run_over(video, checkpoints=tmp_path), run_over(video)
     finish(there)
     assert [process.returncode for process in processes] == [0]
     for _ in track_here(here):
@@ -175,7 +175,7 @@ def test_a_frame_kept_is_given_and_another_size_is_refused(
 
 @pytest.mark.slow
 def test_cancelled_it_keeps_what_is_done_and_its_journal(video: Video, tmp_path: Path) -> None:
-    run = run_over(video, journals=tmp_path)
+    run = run_over(video, checkpoints=tmp_path)
     for _ in track_in_background(run):
         if run.results:
             run.cancel()
@@ -183,7 +183,7 @@ def test_cancelled_it_keeps_what_is_done_and_its_journal(video: Video, tmp_path:
     assert run.tracks is not None
     assert 0 < len(run.tracks.landmarks) < N_FRAMES
     assert len(list(tmp_path.glob("*.journal"))) == 1
-    again = run_over(video, journals=tmp_path)
+    again = run_over(video, checkpoints=tmp_path)
     finish(again)
     assert again.tracks is not None
     assert again.tracks.stats.completed
@@ -327,11 +327,11 @@ def test_the_dock_tracks_a_long_run_in_a_worker_process(
     widget.run()
     wait_until(lambda: widget.landmarks.shown.any(), 120)
     assert widget.running, "points appear before the run ends"
-    widget.pause_or_go_on()
+    widget.pause_or_resume()
     let_work(1)
     assert widget.landmarks.shown.sum() < 80 * 68
     assert widget.status.value.startswith("Paused after ")
-    widget.pause_or_go_on()
+    widget.pause_or_resume()
     wait_until(lambda: not widget.running, 120)
     assert len(processes) == 1
     assert widget.landmarks.shown.all()

@@ -133,7 +133,7 @@ def test_a_frame_that_did_not_change_is_not_drawn_again(viewer: Any, widget: Any
 @pytest.mark.gui
 def test_bar_and_words_change_twice_a_second_at_most(viewer: Any, widget: Any) -> None:
     """Each change has Qt lay out and draw the whole window, which takes processors from the run."""
-    from napari_face_landmarks.napari_plugin.track_dock import TELL_SECONDS
+    from napari_face_landmarks.napari_plugin.track_dock import REPORT_SECONDS
 
     viewer.add_image(np.zeros((200, 60, 80), np.uint8), name="clip")
     changes: list[int] = []
@@ -143,7 +143,7 @@ def test_bar_and_words_change_twice_a_second_at_most(viewer: Any, widget: Any) -
     wait_until(lambda: not widget.running)
     seconds = time.monotonic() - began
     assert changes[-1] == 200
-    assert 2 <= len(changes) <= seconds / TELL_SECONDS + 3, "and at the beginning and the end"
+    assert 2 <= len(changes) <= seconds / REPORT_SECONDS + 3, "and at the beginning and the end"
 
 
 @pytest.mark.slow

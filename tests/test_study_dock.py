@@ -84,7 +84,7 @@ def test_the_time_left_is_that_of_the_rate_so_far(
     now = [100.0]
     monkeypatch.setattr(study_dock, "time", SimpleNamespace(monotonic=lambda: now[0]))
     going_on = SimpleNamespace(cancelled=False, results=[], cancel=lambda: None, has_ended=True)
-    study._study, study._first_look = going_on, None
+    study._study, study._first_progress = going_on, None
     for seconds, part, text in (
         (30.0, 0.5, "0 of 4 videos done"),
         (40.0, 0.6, "0 of 4 videos done, about 40 s left"),
@@ -92,7 +92,7 @@ def test_the_time_left_is_that_of_the_rate_so_far(
         now[0] = 100 + seconds
         for video in study.videos:
             video.part = part
-        study._look()
+        study._poll()
         assert study.status.text() == text
     study._study = None
 
@@ -177,7 +177,7 @@ def test_a_cancelled_study_keeps_what_is_done(
     study.cancel_button.click()
     wait_until(lambda: not study.running)
     assert states(study) == ["done", "to be resumed"]
-    assert study.status.text().startswith("Cancelled; Track all resumes the rest.")
+    assert study.status.text().startswith("Cancelled; Track all resumes the remaining videos.")
     batch.waits = False
     study.run_button.click()
     wait_until(lambda: not study.running)
@@ -220,7 +220,7 @@ def test_what_cannot_be_added_is_told(study: Any, tmp_path: Path) -> None:
     assert study.status.text() == "1 video."
     study.folder.clear()
     study.run()
-    assert study.status.text() == "There is no folder for the results: choose one."
+    assert study.status.text() == "There is no results folder: choose one."
     study.table.selectRow(0)
     study.remove_button.click()
     assert not study.videos

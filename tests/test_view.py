@@ -17,14 +17,14 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.napari_plugin.layers import camera_of
 from napari_face_landmarks.napari_plugin.overlay_layers import (
-    NUMBER_ROOM,
+    NUMBER_SPACING,
     SEGMENTS,
     FrameLayers,
     chosen_landmarks,
     faces_at,
     in_plane,
     outline_segments,
-    places_over,
+    paths_of_landmarks,
     recolour,
     trail_segments,
 )
@@ -191,7 +191,7 @@ def test_faces_of_a_frame_are_those_of_the_tracks() -> None:
 def test_trails_end_where_the_landmark_is_and_fade() -> None:
     tracks, points = a_layer(1)
     frames = range(int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1)
-    places = places_over(points, frames, [30, 8])
+    places = paths_of_landmarks(points, frames, [30, 8])
     np.testing.assert_array_equal(
         places[tracks.frame_indices - frames.start], tracks.landmarks[:, 0, [30, 8]]
     )
@@ -209,7 +209,7 @@ def test_landmarks_are_named_by_numbers_and_ranges() -> None:
     assert chosen_landmarks(" 30, 36-38,30 ") == [30, 36, 37, 38]
     assert chosen_landmarks("") == []
     for text in ("68", "nose", "5-3", "1-99", "-3"):
-        with pytest.raises(ResultError, match="names no landmarks"):
+        with pytest.raises(ResultError, match="is not a landmark"):
             chosen_landmarks(text)
 
 
@@ -257,7 +257,7 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
     assert 0 < len(numbers) < 68
     assert numbers[0] == 0
     apart = np.abs(np.diff(tracks.landmarks[t, 0][numbers[[0, 1]]][:, ::-1], axis=0))
-    assert (apart >= NUMBER_ROOM).any(), "no number is written over another"
+    assert (apart >= NUMBER_SPACING).any(), "no number is written over another"
     assert viewer.layers.selection.active is points, "the landmarks stay the layer that is worked on"
     assert len(viewer.layers) == 5
     viewer.layers.remove(shown.layers["outlines"])
@@ -365,7 +365,7 @@ def test_the_docks_choices_draw_on_the_frame(viewer: Any, dock: Any) -> None:
     assert dock.trails.isChecked()
     dock.landmarks.setText("eyes")
     dock.landmarks.editingFinished.emit()
-    assert "names no landmarks" in dock.status.text()
+    assert "is not a landmark" in dock.status.text()
     viewer.layers.remove(lines)
     wait_until(lambda: not dock.outlines.isChecked())
     viewer.layers.remove(points)

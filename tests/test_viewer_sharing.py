@@ -227,7 +227,7 @@ def test_a_layer_that_is_filled_is_not_edited(viewer: Any, fake: type[FakeTracke
     tracker.run()
     wait_until(tracker.landmarks.shown.any)
     assert not correct.refit_button.enabled
-    assert "still fills" in correct.status.value
+    assert "still being tracked" in correct.status.value
     assert faces.list.count() == 0
     tracker.cancel()
     wait_until(lambda: not tracker.running)

@@ -1,5 +1,4 @@
-"""All that knows napari: docks, readers, writers, the sample, and layers of landmarks.
+"""The napari plugin: docks, readers, writers, sample data and landmarks layers.
 
-`points_layer` and `run_controller` need napari's models only and run without Qt or a display; panels and
-docks need both.
+`points_layer` and `run_controller` use napari without Qt or a display; panels and docks need both.
 """

@@ -1,4 +1,4 @@
-"""What the dock's buttons do, as commands: for the command palette, shortcuts and scripts with a viewer."""
+"""The dock's actions as commands: for the command palette, shortcuts and scripts with a viewer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SHORTCUTS = {
     "export": "Shift-Alt-E",
     "next_preset": "Shift-Alt-S",
 }
-"""The keys of the commands, as napari writes them; they work while the canvas has the focus."""
+"""Keys of the commands in napari's notation; they work while the canvas has the focus."""
 CHECK_SHORTCUTS = {"next_to_check": "n", "previous_to_check": "Shift-n"}
-"""Those of the frames to check."""
+"""Keys for stepping through the frames to check."""
 
-# a dock knows its viewer: held by anything but its window, it would keep the viewer and itself for good
+# weak references: docks refer to their viewer, so strong ones would keep both alive forever
 _docks: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
 _studies: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
 
 
 def register(viewer: Any, dock: Any) -> None:
-    """Note the dock of a viewer, and give the viewer the shortcuts; keys that are taken are left alone."""
+    """Register the dock of a viewer, and bind the shortcuts to keys that are still free."""
     _docks[viewer] = ref(dock)
     for name, key in (SHORTCUTS | CHECK_SHORTCUTS).items():
         with suppress(ValueError):
@@ -36,7 +36,7 @@ def register(viewer: Any, dock: Any) -> None:
 
 
 def landmarks_dock(viewer: Any = None, tab: str | None = None) -> Any:
-    """Return the dock "Face landmarks" of a viewer, by default napari's current one, opened if need be.
+    """Return the dock "Face landmarks" of a viewer (by default the current one), opening it if necessary.
 
     `tab` is the title of the tab to bring to the front.
     """
@@ -52,7 +52,7 @@ def landmarks_dock(viewer: Any = None, tab: str | None = None) -> Any:
 
 
 def _open_one(docks: WeakKeyDictionary[Any, ref[Any]], viewer: Any) -> Any:
-    """Return the dock of a viewer, or None where none is open."""
+    """Return the open dock of a viewer, or None."""
     dock: Any = docks.get(viewer, lambda: None)()
     with suppress(RuntimeError):  # Qt has deleted it
         if dock is not None and dock.parent() is not None:
@@ -61,17 +61,17 @@ def _open_one(docks: WeakKeyDictionary[Any, ref[Any]], viewer: Any) -> Any:
 
 
 def run(viewer: Any = None) -> None:
-    """Start tracking the video that is chosen in the dock."""
+    """Start tracking the video chosen in the dock."""
     landmarks_dock(viewer, "Track").track.run()
 
 
 def pause(viewer: Any = None) -> None:
-    """Pause the run, or resume it."""
-    landmarks_dock(viewer).track.pause_or_go_on()
+    """Pause or resume the run."""
+    landmarks_dock(viewer).track.pause_or_resume()
 
 
 def cancel(viewer: Any = None) -> None:
-    """Stop the run; the frames that are finished stay."""
+    """Cancel the run, keeping the finished frames."""
     landmarks_dock(viewer).track.cancel()
 
 
@@ -81,15 +81,15 @@ def export(viewer: Any = None) -> None:
 
 
 def next_preset(viewer: Any = None) -> None:
-    """Choose the next preset, the first after the last."""
+    """Choose the next preset, with wrap-around."""
     from napari_face_landmarks.settings import PRESETS
 
     panel = landmarks_dock(viewer).track
     if panel.running:
         return
     names = [item.name for item in PRESETS]
-    now = panel.preset.value
-    panel.preset.value = names[(names.index(now) + 1) % len(names) if now in names else 0]
+    preset = panel.preset.value
+    panel.preset.value = names[(names.index(preset) + 1) % len(names) if preset in names else 0]
     titles = {item.name: item.title for item in PRESETS}
     show_info(f"Preset: {titles[panel.preset.value]}")
 
@@ -105,7 +105,7 @@ def correct(viewer: Any = None) -> None:
 
 
 def measure(viewer: Any = None) -> None:
-    """Show the tab with measures of the faces."""
+    """Show the tab with facial measures."""
     landmarks_dock(viewer, "Measure")
 
 
@@ -120,7 +120,7 @@ def view(viewer: Any = None) -> None:
 
 
 def study(viewer: Any = None) -> Any:
-    """Return the dock "Many videos" of a viewer, opened if need be and in front."""
+    """Return the dock "Many videos" of a viewer, opening it if necessary, and bring it to the front."""
     from napari_face_landmarks.napari_plugin.study_dock import TITLE, StudyDock
 
     viewer = napari.current_viewer() if viewer is None else viewer
@@ -129,38 +129,37 @@ def study(viewer: Any = None) -> Any:
         dock = StudyDock(viewer)
         _studies[viewer] = ref(dock)
         viewer.window.add_dock_widget(dock, name=TITLE, area="right")
-        docked, other = dock.parent(), landmarks_dock(viewer).parent()
-        window = docked.parent()
-        if other.parent() is window and not other.isFloating():
-            window.tabifyDockWidget(other, docked)  # one above the other they would be too low
+        study_widget, main_widget = dock.parent(), landmarks_dock(viewer).parent()
+        window = study_widget.parent()
+        if main_widget.parent() is window and not main_widget.isFloating():
+            window.tabifyDockWidget(main_widget, study_widget)  # stacked, both would be too low
     dock.parent().show()
     dock.parent().raise_()
     return dock
 
 
 def next_to_check(viewer: Any = None) -> None:
-    """Go to the next frame to check; the tab in front stays there once the landmarks are checked."""
+    """Go to the next frame to check; opens the tab Check if the landmarks are not checked yet."""
     _step(viewer, "next_to_check")
 
 
 def previous_to_check(viewer: Any = None) -> None:
-    """Go to the previous frame to check, as `next_to_check`."""
+    """Go to the previous frame to check; otherwise like `next_to_check`."""
     _step(viewer, "previous_to_check")
 
 
-def _step(viewer: Any, way: str) -> None:
-    """Take a step in the panel Check, in front where it does not know yet what there is to check."""
+def _step(viewer: Any, method: str) -> None:
     dock = landmarks_dock(viewer)
     if dock.check.found is None:
         dock.show_tab("Check")
-    elif (found := getattr(dock.check, way)()) is None:
+    elif (suspect := getattr(dock.check, method)()) is None:
         show_info("No frame needs a check.")
     else:
-        dock.correct.say_why(found.frame, found.text)
+        dock.correct.show_reason(suspect.frame, suspect.text)
 
 
 def about(viewer: Any = None) -> None:
-    """Show the versions of everything, to be copied into a bug report."""
+    """Show the versions to paste into bug reports."""
     from napari_face_landmarks.napari_plugin.qt_forms import show_about
 
     show_about(landmarks_dock(viewer))

@@ -27,21 +27,22 @@ from napari_face_landmarks.napari_plugin.layers import (
     zoom_in,
 )
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
-from napari_face_landmarks.napari_plugin.qt_forms import Form, push, row_of
-from napari_face_landmarks.napari_plugin.run_controller import duration, models_of_tracks
+from napari_face_landmarks.napari_plugin.qt_forms import Form, horizontal_row, push_button
+from napari_face_landmarks.napari_plugin.run_controller import format_duration, models_of_tracks
 from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.frame_source import check_length
 
 LOG = logging.getLogger(__name__)
 DRAG = "drag three or four that are wrong, then refit this frame."
 HOW = f"Press Move landmarks, {DRAG}"
-"""What to do, where nothing is corrected yet."""
+"""Instruction while nothing is corrected."""
 MOVED = " Now refit this frame, then propagate."
-"""What to do, where landmarks were moved last."""
+"""Instruction after landmarks were moved."""
 PLACED = (
-    "The face was not found here. Drag three or four of frame {}'s landmarks to it, then refit this frame."
+    "The face was not found on this frame; the landmarks are those of frame {}. Drag three or four of them "
+    "to the face, then refit this frame."
 )
-UNCHANGED = "no frame changed, because the face is not seen on the next one."
+UNCHANGED = "no frame changed, because the face is not visible on the next one."
 TO_THE_END = 0
 PROPAGATE = {
     "backwards": ("Back", "Propagate backwards from this frame; takes as long as tracking."),
@@ -52,8 +53,8 @@ PROPAGATE = {
         "the track.",
     ),
 }
-"""The ways to propagate a correction, each with its button's text and tooltip."""
-TELL_SECONDS = 0.5
+"""Directions of propagation, with their buttons' texts and tooltips."""
+REPORT_SECONDS = 0.5
 
 
 class CorrectDock(EditingDock):
@@ -61,20 +62,20 @@ class CorrectDock(EditingDock):
 
     def __init__(self, napari_viewer: Any) -> None:
         self._worker: Any = None
-        self._words, self._done = "", ""
-        self._began = self._told = 0.0
+        self._title, self._outcome = "", ""
+        self._started_at = self._reported_at = 0.0
         self._make_controls(napari_viewer)
         super().__init__(
             napari_viewer,
             [
-                row_of(self.previous_button, self.next_button),
-                row_of(self.move_button, self.refit_button),
-                row_of(self.undo_button, self.redo_button),
+                horizontal_row(self.previous_button, self.next_button),
+                horizontal_row(self.move_button, self.refit_button),
+                horizontal_row(self.undo_button, self.redo_button),
                 Label(value="Propagate to other frames:"),
-                row_of(self.backwards_button, self.forwards_button, self.everywhere_button),
+                horizontal_row(self.backwards_button, self.forwards_button, self.everywhere_button),
                 self.length,
                 self.progress,
-                row_of(self.cancel_button, self.export_button),
+                horizontal_row(self.cancel_button, self.export_button),
             ],
         )
         self.native.layout().insertWidget(1, Form([self.video, self.face]))
@@ -86,27 +87,27 @@ class CorrectDock(EditingDock):
 
     def _make_controls(self, napari_viewer: Any) -> None:
         self.video = ComboBox(
-            label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
+            label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="Video of the landmarks."
         )
-        self.face = ComboBox(label="Face", tooltip="The face to refit and to propagate.")
-        self.move_button = push(
+        self.face = ComboBox(label="Face", tooltip="Face to refit and to propagate.")
+        self.move_button = push_button(
             "Move landmarks",
-            "Zoom in on the face, and have napari drag points of this layer. Where the face was not "
-            "found, the landmarks of the nearest frame are put first.",
+            "Zoom in on the face and let napari drag points of this layer. If the face was not found on this "
+            "frame, the landmarks of the nearest frame are copied first.",
             self.move,
         )
         self.undo_button, self.redo_button = undo_and_redo()
-        self.previous_button = push(
+        self.previous_button = push_button(
             "Previous to check",
-            "Go to the frame above it in Check.",
+            "Go to the previous frame listed in the tab Check. Key: Shift+N.",
             lambda: commands.previous_to_check(napari_viewer),
         )
-        self.next_button = push(
+        self.next_button = push_button(
             "Next to check",
-            "Go to the next frame that is listed in the tab Check. Key: N.",
+            "Go to the next frame listed in the tab Check. Key: N.",
             lambda: commands.next_to_check(napari_viewer),
         )
-        self.refit_button = push(
+        self.refit_button = push_button(
             "Refit this frame",
             "Fit the other landmarks to the manual ones, which stay fixed. Three or four good ones repair a "
             "whole face. Takes less than a second.",
@@ -117,20 +118,20 @@ class CorrectDock(EditingDock):
             min=0,
             max=10**8,
             value=TO_THE_END,
-            tooltip="How far Back and Forwards go; 0 is up to the next manually corrected frame or the end. "
-            "Manually corrected frames are never changed.",
+            tooltip="Largest number of frames for Back and Forwards; 0: up to the next manually corrected "
+            "frame or the end. Manually corrected frames are never changed.",
         )
         self.backwards_button, self.forwards_button, self.everywhere_button = (
-            push(text, tooltip, partial(self.propagate, direction))
+            push_button(text, tooltip, partial(self.propagate, direction))
             for direction, (text, tooltip) in PROPAGATE.items()
         )
-        self.cancel_button = push("Cancel", "Stop, without any change.", self.cancel, enabled=False)
-        self.export_button = push(
+        self.cancel_button = push_button("Cancel", "Stop without changes.", self.cancel, enabled=False)
+        self.export_button = push_button(
             "Export …",
-            "Write the landmarks to a file; NumPy keeps which ones were moved.",
+            "Write the landmarks to a file; the NumPy format records which ones are manual.",
             lambda: commands.landmarks_dock(napari_viewer, "Track").track.export(),
         )
-        self._of_landmarks = (
+        self._layer_buttons = (
             self.previous_button,
             self.next_button,
             self.refit_button,
@@ -154,57 +155,55 @@ class CorrectDock(EditingDock):
 
     def _on_layer(self) -> None:
         video = video_of_layer(self._viewer, self.layer)
-        if video is not None and self._there.open:
+        if video is not None and self.is_open:
             self.video.value = video
-        self._look()
+        self._update()
 
     def _on_images(self, _: Any = None) -> None:
-        if self._there.open:
+        if self.is_open:
             self.video.reset_choices()
             self._on_layer()
 
     def _show(self, editor: LayerEditor | None) -> None:
         super()._show(editor)
         self.face.reset_choices()
-        for button in self._of_landmarks:
+        for button in self._layer_buttons:
             button.enabled = editor is not None and not self.busy
         corrected = editor is not None and bool(editor.manual.any())
         self.everywhere_button.enabled = corrected and not self.busy
         self.cancel_button.enabled = self.busy
         if editor is not None and not self.busy:
             count, frames = int(editor.manual.sum()), int((editor.manual > 0).sum())
-            told = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
+            summary = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
             moved = MOVED if (editor.can_undo or "").startswith("moving") else ""
-            self.status.value = told + moved if count else HOW
+            self.status.value = summary + moved if count else HOW
 
-    def say_why(self, frame: int, reason: str) -> None:
-        """Say why a frame should be checked, and what to do where nothing was corrected yet."""
+    def show_reason(self, frame: int, reason: str) -> None:
+        """Show why a frame should be checked, with instructions while nothing is corrected."""
         corrected = self.editor is not None and self.editor.manual.any()
         self.status.value = f"Frame {frame}: {reason}." + ("" if corrected else f" {HOW}")
 
     def move(self) -> None:
-        """Have napari drag the landmarks; where there is no face, put that of the nearest frame first."""
+        """Zoom in on the face and make it draggable; copy a missing face from the nearest frame."""
         editor = self.editor
         if editor is None:
             return
         self.status.value = DRAG.capitalize()
         tracks, face, frame = editor.tracks, int(self.face.value or 0), self._frame(editor)
-        here, there = tracks.frame_indices == frame, np.flatnonzero(tracks.present[:, face])
-        if here.any() and len(there) and not tracks.present[here, face].any():
-            near = there[np.abs(tracks.frame_indices[there] - frame).argmin()]
-            landmarks, pose = (array[near, face].copy() for array in (tracks.landmarks, tracks.pose))
-            unsure = (
-                np.zeros_like(tracks.confidence[near, face]),
-                np.full_like(tracks.sigma[near, face], np.nan),
-            )
-            row = int(np.flatnonzero(here)[0])
-            values = edited_values(tracks, row, face, landmarks, *unsure, pose)
+        current, with_the_face = tracks.frame_indices == frame, np.flatnonzero(tracks.present[:, face])
+        if current.any() and len(with_the_face) and not tracks.present[current, face].any():
+            nearest = with_the_face[np.abs(tracks.frame_indices[with_the_face] - frame).argmin()]
+            landmarks, pose = (array[nearest, face].copy() for array in (tracks.landmarks, tracks.pose))
+            confidence = np.zeros_like(tracks.confidence[nearest, face])
+            sigma = np.full_like(tracks.sigma[nearest, face], np.nan)
+            row = int(np.flatnonzero(current)[0])
+            values = edited_values(tracks, row, face, landmarks, confidence, sigma, pose)
             editor.apply(with_face(tracks, row, face, values), "placing a face")
-            self.status.value = PLACED.format(tracks.frame_indices[near])
+            self.status.value = PLACED.format(tracks.frame_indices[nearest])
         self._viewer.layers.selection.active = editor.layer
         editor.layer.mode = "select"
-        for placed in editor.tracks.landmarks[here, face]:
-            zoom_in(self._viewer, self.video.value, editor.layer, frame, placed)
+        for landmarks in editor.tracks.landmarks[current, face]:
+            zoom_in(self._viewer, self.video.value, editor.layer, frame, landmarks)
 
     def _frame(self, editor: LayerEditor) -> int:
         frame = frame_shown(self._viewer, editor.layer)
@@ -220,7 +219,7 @@ class CorrectDock(EditingDock):
             self._worker.quit()
             self.cancel_button.enabled = False
 
-    def _start(self, words: str, direction: str | None) -> None:
+    def _start(self, title: str, direction: str | None) -> None:
         editor, video = self.editor, self.video.value
         if editor is None or self._worker is not None:
             return
@@ -228,7 +227,7 @@ class CorrectDock(EditingDock):
             count_frames(video)
             frames = frames_of_layer(video)
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
             return
         frame, until = self._frame(editor), None
         if self.length.value != TO_THE_END and direction != "everywhere":
@@ -239,50 +238,51 @@ class CorrectDock(EditingDock):
             _start_thread=False,
             _connect={
                 "yielded": self._on_progress,
-                "returned": lambda result: self._on_returned(editor, words, result),
+                "returned": lambda result: self._on_returned(editor, title, result),
                 "finished": self._on_finished,
             },
         )
-        self._look()
-        self._words, self._began = words.capitalize(), time.monotonic()
-        self.status.value = f"{self._words} …"
+        self._update()
+        self._title, self._started_at = title.capitalize(), time.monotonic()
+        self.status.value = f"{self._title} …"
         self._worker.start()
 
     def _on_progress(self, step: tuple[int, int]) -> None:
-        if not self._there.open:
+        if not self.is_open:
             return
         done, total = step
         self.progress.max, self.progress.value = total, done
         now = time.monotonic()
         if done <= 1:
-            self._began = now  # the models and their kernels are loaded
-        elif now - self._told >= TELL_SECONDS:
-            self._told = now
-            left = duration((total - done) * (now - self._began) / (done - 1))
-            self.status.value = f"{self._words}: {done} of {total} frames, {left} left"
+            self._started_at = now  # the models and their kernels are loaded
+        elif now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
+            left = format_duration((total - done) * (now - self._started_at) / (done - 1))
+            self.status.value = f"{self._title}: {done} of {total} frames, {left} left"
 
-    def _on_returned(self, editor: LayerEditor, words: str, result: Tracks | str) -> None:
-        if not self._there.open:
+    def _on_returned(self, editor: LayerEditor, title: str, result: Tracks | str) -> None:
+        if not self.is_open:
             return
         if isinstance(result, str):
-            self._tell_error(result)
+            self._show_error(result)
         elif editor.layer in self._viewer.layers:
             changed = count_changed(editor.tracks, result)
-            editor.apply(result, words)
-            self._done = f"{self._words}: {counted(changed, 'frame') + ' changed.' if changed else UNCHANGED}"
+            editor.apply(result, title)
+            outcome = f"{counted(changed, 'frame')} changed." if changed else UNCHANGED
+            self._outcome = f"{self._title}: {outcome}"
 
     def _on_finished(self) -> None:
-        if not self._there.open:
+        if not self.is_open:
             return
         self._worker = None
-        told = self._done or self.status.value
-        self._look()
-        self.progress.value = self.progress.max if self._done else 0
-        if self._done:
-            self.status.value = f"{told} {self.status.value}"
-        elif told.endswith(".") and told != HOW and "Manual landmarks:" not in told:
-            self.status.value = told
-        self._done = ""
+        before = self._outcome or self.status.value
+        self._update()
+        self.progress.value = self.progress.max if self._outcome else 0
+        if self._outcome:
+            self.status.value = f"{before} {self.status.value}"
+        elif before.endswith(".") and before != HOW and "Manual landmarks:" not in before:
+            self.status.value = before
+        self._outcome = ""
 
     def _on_destroyed(self) -> None:
         super()._on_destroyed()
@@ -291,7 +291,7 @@ class CorrectDock(EditingDock):
 
 
 def count_changed(before: Tracks, after: Tracks) -> int:
-    """Return on how many frames two tracks of the same frames have other landmarks."""
+    """Return the number of frames on which the landmarks of two tracks differ."""
     same = (before.landmarks == after.landmarks) | (np.isnan(before.landmarks) & np.isnan(after.landmarks))
     return int((~same.all(axis=(1, 2, 3))).sum())
 
@@ -299,7 +299,7 @@ def count_changed(before: Tracks, after: Tracks) -> int:
 def _work(
     tracks: Tracks, frames: Any, frame: int, face: int, direction: Any, until: int | None
 ) -> Generator[tuple[int, int], None, Tracks | str]:
-    """Do what was asked for on the working thread; return the tracks, or why there are none in a sentence."""
+    """Refit (without direction) or propagate in the worker thread; return the tracks or an error message."""
     try:
         models = models_of_tracks(tracks)
         yield 0, 1
@@ -312,4 +312,4 @@ def _work(
     except Exception as error:
         LOG.exception("The correction failed")
         reason = f"{type(error).__name__}: {in_one_line(error)}"
-        return f"The correction failed at an unexpected error ({reason})."
+        return f"The correction failed with an unexpected error ({reason})."

@@ -1,4 +1,4 @@
-"""The curves in Check and in Measure, tied to the time slider; drawn by pyqtgraph."""
+"""The curves of the tabs Check and Measure, linked to the time slider; drawn by pyqtgraph."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from napari_face_landmarks.measures.plot import SIDE_COLOURS, unit_symbol
 from napari_face_landmarks.napari_plugin.quality_strips import (
     STRIPS,
     Strip,
-    coarser,
     envelope,
-    intervals,
+    snap_spans,
+    step_function,
     strips_of,
 )
 from napari_face_landmarks.quality import Limits, Series, Suspect
 
-os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME  # the binding that napari uses, whichever others there are
+os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME  # pyqtgraph must use the same Qt binding as napari
 import pyqtgraph as pg
 
-LEAST_FRAMES = 10.0  # that can be zoomed to
-ZOOM = 1.2  # a step of the wheel
-SMALLEST, PREFERRED = QSize(200, 240), QSize(320, 300)
-AXIS, EDGE = 26, 6  # px, width of the axes and of the right margin
-LINE, LANE = 16, 22  # px, height of a title, and of the lanes above and below the strips
-UNLIMITED = 16777215  # px, as Qt has it
-SMALL = "8pt"
-SHADE = 0.18  # opacity of the frames to check
+MIN_FRAMES = 10.0  # in view at the strongest zoom
+ZOOM_STEP = 1.2  # per wheel step
+MIN_SIZE, PREFERRED_SIZE = QSize(200, 240), QSize(320, 300)
+AXIS_WIDTH, RIGHT_MARGIN = 26, 6  # px
+TITLE_HEIGHT, LANE_HEIGHT = 16, 22  # px; lanes are the bars above and below the strips
+QWIDGETSIZE_MAX = 16777215  # px, no maximum
+LABEL_SIZE = "8pt"
+SHADE_OPACITY = 0.18  # of the frames to check
 
-# Okabe and Ito's colours (2008), which stay apart for the colour-blind; the light theme's are darker shades
+# Okabe and Ito's colour-blind safe palette (2008), with darker shades for the light theme
 CURVES_ON_DARK = ("#56b4e9", "#e69f00", "#cc79a7")
 CURVES_ON_LIGHT = ("#0072b2", "#a85f00", "#8f3d6b")
 CHECK_ON_DARK, CHECK_ON_LIGHT = "#ff6f5e", "#c4200f"
 SOURCES_ON_DARK = {"pfld": "#56b4e9", "clnf": "#f0e442", "carried": "#009e73", "manual": "#d55e00"}
 SOURCES_ON_LIGHT = {"pfld": "#3d93c6", "clnf": "#8a7f00", "carried": "#00664b", "manual": "#d55e00"}
-SOURCE_WORDS = {"pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "manual"}
+SOURCE_TITLES = {"pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "manual"}
 
 
 class QualityPlot(pg.GraphicsLayoutWidget):
-    """Curves of one face over the frames of a run, with a cursor at the frame that is shown.
+    """Curves of one face over the frames of a run, with a cursor at the current frame.
 
-    The wheel zooms, with Shift it pans; dragging with the right or the middle button pans too; a double click
-    shows the whole run. A click, or dragging with the left button, chooses a frame; so do the arrow keys,
-    Home and End: `frame_chosen` is emitted. Colours follow the palette, so that light and dark themes work.
+    The wheel zooms, and pans with Shift; dragging with the right or the middle button pans too; a double
+    click shows the whole run. A click or drag with the left button, the arrow keys, Home and End choose a
+    frame and emit `frame_chosen`. Colours follow the palette, so that light and dark themes work.
 
-    `view` are the frames at the left and the right edge, `cursor_frame` is where the cursor is, or None.
+    `view` are the frames at the left and the right edge, `cursor_frame` is the frame of the cursor or None.
     """
 
     frame_chosen = Signal(int)
@@ -65,30 +65,30 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName("Quality plot")
-        self.ci.layout.setContentsMargins(0, 2, EDGE, 0)
+        self.ci.layout.setContentsMargins(0, 2, RIGHT_MARGIN, 0)
         self.ci.layout.setSpacing(0)
         self._series: Series | None = None
         self._suspects: tuple[Suspect, ...] = ()
         self._limits = Limits()
         self._face = 0
-        self._shown = frozenset(STRIPS)
+        self._visible = frozenset(STRIPS)
         self._strips: list[Strip] = []
         self._plots: list[Any] = []
-        self._curves: list[tuple[Any, Any, npt.NDArray[Any]]] = []  # line, single points, values
+        self._curves: list[tuple[Any, Any, npt.NDArray[Any]]] = []  # line, isolated points, values
         self._cursors: list[Any] = []
         self._shades: list[tuple[Any, Strip]] = []
-        self._sources: dict[int, Any] = {}
+        self._source_bars: dict[int, Any] = {}
         self._marks: Any = None
         self._lane: Any = None
         self._dragged_from: tuple[float, tuple[float, float]] | None = None
         self.view = (0.0, 1.0)
         self.cursor_frame: int | None = None
         self._lay_out()
-        self._soon = QTimer(self)  # a change of the theme comes as several events
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self._lay_out)
+        self._layout_timer = QTimer(self)  # a change of theme arrives as several events
+        self._layout_timer.setSingleShot(True)
+        self._layout_timer.timeout.connect(self._lay_out)
 
-    # what is shown
+    # contents and view
 
     def set_run(
         self,
@@ -97,22 +97,22 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         face: int = 0,
         limits: Limits | None = None,
     ) -> None:
-        """Show a face of a run; what is in view stays so, unless it was the whole run before."""
+        """Show a face of a run, keeping the view unless it was the whole run."""
         whole = self._series is None or self.view == self._extent()
         self._series = series if series is not None and series.n_frames else None
         self._suspects, self._face, self._limits = tuple(suspects), face, limits or Limits()
         low, high = self._extent() if whole or self._series is None else self.view
-        self.view = self._within(low, high)
-        if not self._refill():
+        self.view = self._clip_view(low, high)
+        if not self._update_values():
             self._lay_out()
 
     def set_strips(self, shown: frozenset[str]) -> None:
-        """Choose among `STRIPS` what is shown."""
-        self._shown = shown
+        """Show these of `STRIPS`."""
+        self._visible = shown
         self._lay_out()
 
     def set_cursor(self, frame: int | None) -> None:
-        """Move the cursor to a frame; a frame out of view is brought into view."""
+        """Move the cursor to a frame, and pan if it is out of view."""
         if frame == self.cursor_frame:
             return
         self.cursor_frame = frame
@@ -127,65 +127,65 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self._set_view(*self._extent())
 
     def zoom(self, factor: float, about: float | None = None) -> None:
-        """Show `factor` times fewer frames, where the frame `about` stays at its place."""
+        """Zoom in by `factor` around the frame `about`, by default the centre of the view."""
         low, high = self.view
         about = (low + high) / 2 if about is None else about
-        span = max((high - low) / factor, LEAST_FRAMES)
-        share = (about - low) / max(high - low, 1e-9)
-        self._set_view(about - share * span, about + (1 - share) * span)
+        span = max((high - low) / factor, MIN_FRAMES)
+        fraction = (about - low) / max(high - low, 1e-9)
+        self._set_view(about - fraction * span, about + (1 - fraction) * span)
 
     def pan(self, frames: float) -> None:
-        """Move what is in view by so many frames."""
+        """Move the view by a number of frames."""
         self._set_view(self.view[0] + frames, self.view[1] + frames)
 
     @property
     def inner_width(self) -> int:
-        """The width of the strips, px."""
-        return max(int(self.width()) - AXIS - EDGE, 1)
+        """Width of the strips, px."""
+        return max(int(self.width()) - AXIS_WIDTH - RIGHT_MARGIN, 1)
 
     def frame_at(self, x: float) -> int:
-        """Return the tracked frame next to a place, px from the left."""
+        """Return the tracked frame nearest to `x`, px from the left."""
         low, high = self.view
-        frame = low + (x - AXIS) / self.inner_width * (high - low)
+        frame = low + (x - AXIS_WIDTH) / self.inner_width * (high - low)
         if self._series is None:
             return round(frame)
         frames = self._series.frames
         after = int(np.clip(np.searchsorted(frames, frame), 1, max(len(frames) - 1, 1)))
-        near = frames[max(after - 1, 0) : after + 1]
-        return int(near[np.argmin(np.abs(near - frame))])
+        neighbours = frames[max(after - 1, 0) : after + 1]
+        return int(neighbours[np.argmin(np.abs(neighbours - frame))])
 
     def values_at(self, frame: int) -> str:
-        """Return what is known of the face on a frame, in words."""
+        """Return the values and findings of the face on a frame as text, for the tooltip."""
         series, face = self._series, self._face
         if series is None:
             return ""
         row = int(np.searchsorted(series.frames, frame))
         if row >= series.n_frames or series.frames[row] != frame:
             return f"frame {frame}: not tracked"
-        where = f"frame {frame}"
+        title = f"frame {frame}"
         if np.isfinite(series.seconds[row]):
-            where += f" ({series.seconds[row]:.2f} s)"
+            title += f" ({series.seconds[row]:.2f} s)"
         if not series.present[row, face]:
-            return f"{where}: no face"
-        found = [f"confidence {series.confidence[row, face]:.2f}, lowest {series.lowest[row, face]:.2f}"]
-        named = (
+            return f"{title}: no face"
+        parts = [f"confidence {series.confidence[row, face]:.2f}, lowest {series.lowest[row, face]:.2f}"]
+        distances = (
             ("movement", series.movement),
             ("PFLD to CLNF", series.by_clnf),
-            ("off the model", series.off_model),
+            ("to the PDM", series.off_model),
         )
-        found += [
+        parts += [
             f"{name} {100 * values[row, face]:.1f} %"
-            for name, values in named
+            for name, values in distances
             if np.isfinite(values[row, face])
         ]
         if np.isfinite(series.pose[row, face]).all():
             pitch, yaw, roll = series.pose[row, face]
-            found.append(f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
-        found.append(SOURCE_WORDS.get(SOURCES[series.source[row, face]], ""))
-        found += [
+            parts.append(f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
+        parts.append(SOURCE_TITLES.get(SOURCES[series.source[row, face]], ""))
+        parts += [
             item.text for item in self._suspects if item.face == face and item.first <= frame <= item.last
         ]
-        return f"{where}: " + "; ".join(found)
+        return f"{title}: " + "; ".join(parts)
 
     def _extent(self) -> tuple[float, float]:
         if self._series is None:
@@ -193,28 +193,28 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         first, last = float(self._series.frames[0]), float(self._series.frames[-1])
         return first, max(last, first + 1)
 
-    def _within(self, low: float, high: float) -> tuple[float, float]:
+    def _clip_view(self, low: float, high: float) -> tuple[float, float]:
         first, last = self._extent()
         span = min(high - low, last - first)
         low = min(max(low, first), last - span)
         return low, low + span
 
     def _set_view(self, low: float, high: float) -> None:
-        self.view = self._within(low, high)
+        self.view = self._clip_view(low, high)
         self._draw_view()
 
     # drawing
 
     def sizeHint(self) -> QSize:
-        """Return a size at which all strips can be read."""
-        return PREFERRED
+        """Return a size at which all strips are readable."""
+        return PREFERRED_SIZE
 
     def minimumSizeHint(self) -> QSize:
-        """Return a size at which the shapes of the curves can be seen."""
-        return SMALLEST
+        """Return a size at which the shapes of the curves are visible."""
+        return MIN_SIZE
 
     def _colour(self, name: str) -> QColor:
-        """Return the colour of "text", "check", a curve ("0" to "2") or a source, for the theme."""
+        """Return the theme's colour of "text", "check", a curve ("0" to "2") or a source."""
         text = QColor(self.palette().color(self.foregroundRole()))
         dark = text.lightnessF() > 0.5
         if name == "check":
@@ -224,16 +224,16 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         return QColor((SOURCES_ON_DARK if dark else SOURCES_ON_LIGHT).get(name, text.name()))
 
     def _lay_out(self) -> None:
-        """Make the strips."""
+        """Create the plots of all strips and lanes."""
         for row in range(len(self._plots)):
             self.ci.layout.setRowMinimumHeight(row, 0)
-            self.ci.layout.setRowMaximumHeight(row, UNLIMITED)
+            self.ci.layout.setRowMaximumHeight(row, QWIDGETSIZE_MAX)
         self.clear()
         self.setBackground(self.palette().color(self.backgroundRole()))
-        self._plots, self._curves, self._cursors, self._shades, self._sources = [], [], [], [], {}
+        self._plots, self._curves, self._cursors, self._shades, self._source_bars = [], [], [], [], {}
         series = self._series
         known = series is not None and self._face < series.n_faces
-        self._strips = strips_of(series, self._face, self._limits, self._shown) if series and known else []
+        self._strips = strips_of(series, self._face, self._limits, self._visible) if series and known else []
         if series is None:
             self.addLabel("No landmarks yet", color=self._colour("text").name())
             return
@@ -241,57 +241,56 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self._lane = self._add_lane([], [self._marks])
         for strip in self._strips:
             self._add_strip(strip)
-        if known and "source" in self._shown:
-            words = [(word, self._colour(name)) for name, word in SOURCE_WORDS.items()]
-            self._sources = {
+        if known and "source" in self._visible:
+            legend = [(title, self._colour(name)) for name, title in SOURCE_TITLES.items()]
+            self._source_bars = {
                 code: pg.PlotCurveItem(fillLevel=0, pen=None, brush=self._colour(name))
                 for code, name in enumerate(SOURCES)
-                if name in SOURCE_WORDS
+                if name in SOURCE_TITLES
             }
-            self._add_lane(words, list(self._sources.values()))
-        last = self._plots[-1]
-        last.showAxis("bottom")
-        if self._sources:
-            self.ci.layout.setRowFixedHeight(len(self._plots) - 1, 2 * LINE + LANE)
+            self._add_lane(legend, list(self._source_bars.values()))
+        self._plots[-1].showAxis("bottom")
+        if self._source_bars:
+            self.ci.layout.setRowFixedHeight(len(self._plots) - 1, 2 * TITLE_HEIGHT + LANE_HEIGHT)
         self._draw_view()
 
-    def _refill(self) -> bool:
-        """Show other values in the strips that there are; return whether these will do."""
+    def _update_values(self) -> bool:
+        """Show the current values in the existing strips; return False if these have to be created anew."""
         series = self._series
         if series is None or not self._plots or self._face >= series.n_faces:
             return False
-        strips = strips_of(series, self._face, self._limits, self._shown)
+        strips = strips_of(series, self._face, self._limits, self._visible)
         axes = [[(strip.key, strip.low, strip.high) for strip in each] for each in (strips, self._strips)]
         if axes[0] != axes[1]:
             return False
         curves = [curve for strip in strips for curve in reversed(strip.curves)]
-        ends = [(strip.low, strip.high) for strip in strips for _ in strip.curves]
+        ranges = [(strip.low, strip.high) for strip in strips for _ in strip.curves]
         self._strips = strips
         self._curves = [
             (line, points, np.clip(curve.values, *low_high))
-            for (line, points, _), curve, low_high in zip(self._curves, curves, ends, strict=True)
+            for (line, points, _), curve, low_high in zip(self._curves, curves, ranges, strict=True)
         ]
         self._draw_view()
         return True
 
-    def _add_plot(self, title: str, entries: Sequence[tuple[str, QColor]]) -> Any:
-        """Add a row with a title, and the names of curves in their colours."""
+    def _add_plot(self, title: str, legend: Sequence[tuple[str, QColor]]) -> Any:
+        """Add a plot below the others, with a title and a legend of curve names and their colours."""
         plot = self.addPlot(row=len(self._plots), col=0, enableMenu=False)
         plot.setMouseEnabled(x=False, y=False)
         plot.hideButtons()
         plot.layout.setContentsMargins(0, 0, 0, 0)
         plot.vb.setDefaultPadding(0)
         text = self._colour("text")
-        names = [f'<span style="color:{colour.name()}">&#9473; {name}</span>' for name, colour in entries]
-        plot.setTitle(" ".join([title, *names]), size=SMALL, color=text.name(), justify="left")
-        plot.titleLabel.setMaximumHeight(LINE)
-        plot.layout.setRowFixedHeight(0, LINE)
+        names = [f'<span style="color:{colour.name()}">&#9473; {name}</span>' for name, colour in legend]
+        plot.setTitle(" ".join([title, *names]), size=LABEL_SIZE, color=text.name(), justify="left")
+        plot.titleLabel.setMaximumHeight(TITLE_HEIGHT)
+        plot.layout.setRowFixedHeight(0, TITLE_HEIGHT)
         for side in ("left", "bottom"):
             axis = plot.getAxis(side)
             axis.setPen(pg.mkPen(text, width=1))
             axis.setTextPen(text)
             axis.setStyle(tickFont=self._small_font(), tickLength=-3, tickTextOffset=2)
-        plot.getAxis("left").setWidth(AXIS)
+        plot.getAxis("left").setWidth(AXIS_WIDTH)
         plot.hideAxis("bottom")
         cursor = pg.InfiniteLine(angle=90, pen=pg.mkPen(text, width=1))
         cursor.setZValue(10)
@@ -300,15 +299,15 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self._plots.append(plot)
         return plot
 
-    def _add_lane(self, entries: Sequence[tuple[str, QColor]], items: Sequence[Any]) -> Any:
-        plot = self._add_plot("", entries)
+    def _add_lane(self, legend: Sequence[tuple[str, QColor]], items: Sequence[Any]) -> Any:
+        plot = self._add_plot("", legend)
         plot.setYRange(0, 1, padding=0)
         axis = plot.getAxis("left")
         axis.setStyle(showValues=False)
         axis.setPen(pg.mkPen(None))
         for item in items:
             plot.addItem(item)
-        self.ci.layout.setRowFixedHeight(len(self._plots) - 1, LINE + LANE)
+        self.ci.layout.setRowFixedHeight(len(self._plots) - 1, TITLE_HEIGHT + LANE_HEIGHT)
         return plot
 
     def _add_strip(self, strip: Strip) -> None:
@@ -318,14 +317,14 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         plot.setYRange(strip.low, strip.high, padding=0.02)
         plot.getAxis("left").setTicks([[(value, f"{value:.0f}") for value in (strip.low, strip.high)]])
         shade = self._colour("check")
-        shade.setAlphaF(SHADE)
+        shade.setAlphaF(SHADE_OPACITY)
         self._shades.append((pg.PlotCurveItem(fillLevel=strip.low, pen=None, brush=shade), strip))
         plot.addItem(self._shades[-1][0])
         for level in ([0.0] if strip.low < 0 else []) + ([] if strip.limit is None else [strip.limit]):
             colour = self._colour("text" if level == 0 else "check")
             style = Qt.PenStyle.DotLine if level == 0 else Qt.PenStyle.DashLine
             plot.addItem(pg.InfiniteLine(level, angle=0, pen=pg.mkPen(colour, width=1, style=style)))
-        for curve in reversed(strip.curves):  # the first on top
+        for curve in reversed(strip.curves):  # the first curve is drawn on top
             colour = self._colour(str(curve.colour))
             line = pg.PlotCurveItem(pen=pg.mkPen(colour, width=1), connect="finite")
             points = pg.ScatterPlotItem(size=3, pen=None, brush=colour)
@@ -334,33 +333,32 @@ class QualityPlot(pg.GraphicsLayoutWidget):
             self._curves.append((line, points, np.clip(curve.values, strip.low, strip.high)))
 
     def _draw_view(self) -> None:
-        """Draw the frames that are in view, thinned to the pixels there are."""
+        """Draw the frames in view, reduced to the pixels available."""
         if self._series is None:
             return
         frames, (low, high), width = self._series.frames, self.view, self.inner_width
-        mine = [item for item in self._suspects if item.face == self._face]
-        self._lane.setTitle(f"{len(mine)} to check" if mine else "none to check")
-        marked = np.array([item.frame for item in mine if low <= item.frame <= high], np.float64)
+        suspects = [item for item in self._suspects if item.face == self._face]
+        self._lane.setTitle(f"{len(suspects)} to check" if suspects else "none to check")
+        marked = np.array([item.frame for item in suspects if low <= item.frame <= high], np.float64)
         step = (high - low) / width
-        first = np.unique(np.floor(marked / step), return_index=True)[1]
-        marked = marked[first]
+        marked = marked[np.unique(np.floor(marked / step), return_index=True)[1]]  # one per pixel
         self._marks.setData(marked, np.full(len(marked), 0.5))
-        spans = np.array([(item.first, item.last) for item in mine]).reshape(-1, 2)
-        x, inside = intervals(coarser(spans[(spans[:, 1] >= low) & (spans[:, 0] <= high)], low, step))
+        spans = np.array([(item.first, item.last) for item in suspects]).reshape(-1, 2)
+        x, inside = step_function(snap_spans(spans[(spans[:, 1] >= low) & (spans[:, 0] <= high)], low, step))
         for shade, strip in self._shades:
             shade.setData(x, np.where(inside, strip.high, strip.low))
         for line, points, values in self._curves:
-            x, y, alone = envelope(frames, values, low, high, width)
+            x, y, isolated = envelope(frames, values, low, high, width)
             line.setData(x, y)
-            points.setData(x[alone], y[alone])
-        if self._sources:
+            points.setData(x[isolated], y[isolated])
+        if self._source_bars:
             codes = self._series.source[:, self._face]
             start, stop = np.searchsorted(frames, (low - 1, high + 1))
-            at, seen = frames[start:stop], codes[start:stop]
-            for code, item in self._sources.items():
-                edges = np.flatnonzero(np.diff(np.concatenate([[False], seen == code, [False]])))
-                spans = np.stack([at[edges[::2]], at[edges[1::2] - 1]], axis=1)
-                item.setData(*intervals(coarser(spans, low, step)))
+            frames, codes = frames[start:stop], codes[start:stop]
+            for code, item in self._source_bars.items():
+                edges = np.flatnonzero(np.diff(np.concatenate([[False], codes == code, [False]])))
+                spans = np.stack([frames[edges[::2]], frames[edges[1::2] - 1]], axis=1)
+                item.setData(*step_function(snap_spans(spans, low, step)))
         for plot in self._plots:
             plot.setXRange(low, high, padding=0)
         self._place_cursor()
@@ -376,41 +374,41 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         font.setPointSizeF(max(0.8 * font.pointSizeF(), 7.0))
         return font
 
-    # what the user does
+    # events
 
     def viewportEvent(self, event: Any) -> bool:
-        """Show the values under the mouse."""
+        """Show the values at the mouse as a tooltip."""
         if event.type() == QEvent.Type.ToolTip and self._series is not None:
             QToolTip.showText(event.globalPos(), self.values_at(self.frame_at(event.pos().x())), self)
             return True
         return bool(super().viewportEvent(event))
 
     def changeEvent(self, event: Any) -> None:
-        """Draw again after a change of the theme or the font."""
+        """Redraw after a change of the theme or the font."""
         super().changeEvent(event)
         kinds = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange, QEvent.Type.FontChange)
-        if event.type() in kinds and hasattr(self, "_soon"):
-            self._soon.start(0)
+        if event.type() in kinds and hasattr(self, "_layout_timer"):
+            self._layout_timer.start(0)
 
     def resizeEvent(self, event: Any) -> None:
-        """Draw again in another width."""
+        """Redraw for the new width."""
         super().resizeEvent(event)
         if hasattr(self, "_dragged_from"):
             self._draw_view()
 
     def wheelEvent(self, event: Any) -> None:
-        """Zoom about the mouse; with Shift, or sideways, pan."""
-        turn = event.angleDelta()
+        """Zoom around the mouse; pan with Shift or a horizontal wheel."""
+        delta = event.angleDelta()
         low, high = self.view
-        if turn.x() or event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
-            self.pan(-(turn.x() or turn.y()) / 120 * 0.1 * (high - low))
+        if delta.x() or event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
+            self.pan(-(delta.x() or delta.y()) / 120 * 0.1 * (high - low))
         else:
-            about = low + (event.position().x() - AXIS) / self.inner_width * (high - low)
-            self.zoom(ZOOM ** (turn.y() / 120), about)
+            about = low + (event.position().x() - AXIS_WIDTH) / self.inner_width * (high - low)
+            self.zoom(ZOOM_STEP ** (delta.y() / 120), about)
         event.accept()
 
     def mousePressEvent(self, event: Any) -> None:
-        """Choose a frame, or begin to pan."""
+        """Choose a frame, or start panning."""
         if event.button() == Qt.MouseButton.LeftButton:
             self._choose(event.position().x())
         elif event.button() in (Qt.MouseButton.RightButton, Qt.MouseButton.MiddleButton):
@@ -418,7 +416,7 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         event.accept()
 
     def mouseMoveEvent(self, event: Any) -> None:
-        """Choose frames, or pan, while a button is held."""
+        """Choose frames or pan while a button is pressed."""
         if event.buttons() & Qt.MouseButton.LeftButton:
             self._choose(event.position().x())
         elif self._dragged_from is not None:
@@ -435,7 +433,7 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self.show_all()
 
     def keyPressEvent(self, event: Any) -> None:
-        """Go to the next or previous frame, to the first or last one; plus and minus zoom."""
+        """Go to the previous, next, first or last frame with arrow keys, Home and End; zoom with + and -."""
         series, key = self._series, event.key()
         if series is None:
             event.ignore()
@@ -450,7 +448,7 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         if key in rows:
             self.frame_chosen.emit(int(series.frames[np.clip(rows[key], 0, series.n_frames - 1)]))
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus):
-            self.zoom(1 / ZOOM if key == Qt.Key.Key_Minus else ZOOM, self.cursor_frame)
+            self.zoom(1 / ZOOM_STEP if key == Qt.Key.Key_Minus else ZOOM_STEP, self.cursor_frame)
         else:
             event.ignore()
 
@@ -459,20 +457,20 @@ class QualityPlot(pg.GraphicsLayoutWidget):
             self.frame_chosen.emit(self.frame_at(x))
 
 
-BAND_POINTS = 4000
-MARK = (128, 128, 128, 60)
-SMALLEST_CURVES = 100  # px, height
-MOST_MARKED = 30_000
-"""Frames of a recording up to which movements are marked: to find them takes 0.1 s for these."""
+MAX_BAND_POINTS = 4000
+EVENT_COLOUR = (128, 128, 128, 60)
+MIN_CURVES_HEIGHT = 100  # px, height
+MAX_FRAMES_WITH_EVENTS = 30_000
+"""Longest recording in which movements are marked; finding them takes 0.1 s at this length."""
 
 
 class SecondsAxis(pg.AxisItem):
-    """The axis above the curves: the seconds of the frames below, by `table`."""
+    """Axis above the curves that shows time stamps, in seconds, at the frame positions of `table`."""
 
     table: MeasureTable | None = None
 
     def tickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:
-        """Return what is written at frames, a float each."""
+        """Return the tick labels of frame positions."""
         table = self.table
         if table is None or not np.isfinite(table.timestamps).all():
             return ["" for _ in values]
@@ -482,53 +480,53 @@ class SecondsAxis(pg.AxisItem):
 
 
 def columns_of(table: MeasureTable | None, name: str) -> list[tuple[str, str]]:
-    """Return the columns that show a measure, each with its side: both sides, or one for the whole face."""
-    known = () if table is None else table.names
-    if name in known:
+    """Return the columns of a measure with their sides: "right" and "left", or one column, "both"."""
+    names = () if table is None else table.names
+    if name in names:
         return [(name, "both")]
-    return [(full, side) for side in ("right", "left") if (full := f"{name}_{side}") in known]
+    return [(column, side) for side in ("right", "left") if (column := f"{name}_{side}") in names]
 
 
 class Curves(pg.PlotWidget):
-    """Curves over the frames of one recording, with a cursor at the frame that is shown.
+    """Curves over the frames of one recording, with a cursor at the current frame.
 
-    `marks` are the first and last frame of each event, and that of its peak.
+    `marks` are the first, last and peak frame of each event.
     """
 
     def __init__(self) -> None:
         self.seconds = SecondsAxis("top")
         super().__init__(background=None, axisItems={"top": self.seconds})
         self.marks: list[tuple[float, float, int]] = []
-        self.setMinimumHeight(SMALLEST_CURVES)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)  # what is left
+        self.setMinimumHeight(MIN_CURVES_HEIGHT)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         self.showGrid(x=False, y=True, alpha=0.2)
         self.legend = self.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.setLabel("bottom", "frame")
         self.showAxis("top")
-        self.seconds.setHeight(self.fontMetrics().height() + 8)  # by itself it cuts the seconds
+        self.seconds.setHeight(self.fontMetrics().height() + 8)  # the automatic height cuts off the labels
         self.setMouseEnabled(x=True, y=False)
         self.getAxis("left").enableAutoSIPrefix(False)
         self.cursor = pg.InfiniteLine(0, angle=90, movable=True, pen=pg.mkPen("#f5c400", width=2))
-        self._follow_theme()
+        self._apply_theme()
 
     def changeEvent(self, event: Any) -> None:
-        """Follow the theme."""
+        """Follow changes of the theme."""
         super().changeEvent(event)
         if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "legend"):
-            self._follow_theme()
+            self._apply_theme()
 
-    def _follow_theme(self) -> None:
+    def _apply_theme(self) -> None:
         self.setBackground(self.palette().color(self.backgroundRole()))
-        words = self.palette().color(QPalette.ColorRole.WindowText)
+        text = self.palette().color(QPalette.ColorRole.WindowText)
         for name in ("left", "bottom", "top"):
-            self.getAxis(name).setPen(words)
-            self.getAxis(name).setTextPen(words)
-        self.legend.setLabelTextColor(words)
+            self.getAxis(name).setPen(text)
+            self.getAxis(name).setTextPen(text)
+        self.legend.setLabelTextColor(text)
         for _, label in self.legend.items:
-            label.setText(label.text)  # draws it in that colour
+            label.setText(label.text)  # redraws it in the new colour
 
     def show_measure(self, table: MeasureTable | None, name: str, face: int, title: str = "") -> None:
-        """Draw a measure of a face of a table; nothing where there is none."""
+        """Draw a measure of a face; without a table the plot is empty."""
         self.clear()
         self.marks = []
         self.seconds.table = table
@@ -546,12 +544,12 @@ class Curves(pg.PlotWidget):
         self._draw_marks(table, name, face)
 
     def frame_at(self, point: Any) -> int:
-        """Return the frame under a point of the scene, or the peak of the event there."""
-        place = self.getPlotItem().vb.mapSceneToView(point).x()
-        return next((frame for first, last, frame in self.marks if first <= place <= last), round(place))
+        """Return the frame at a point of the scene; within an event, its peak frame."""
+        x = self.getPlotItem().vb.mapSceneToView(point).x()
+        return next((peak for first, last, peak in self.marks if first <= x <= last), round(x))
 
     def set_frame(self, frame: int) -> None:
-        """Move the cursor."""
+        """Move the cursor to a frame without emitting its signals."""
         self.cursor.blockSignals(True)
         self.cursor.setValue(frame)
         self.cursor.blockSignals(False)
@@ -561,42 +559,42 @@ class Curves(pg.PlotWidget):
         frames = table.frame_indices.astype(np.float64)
         colour = pg.mkColor(SIDE_COLOURS[side] if side != "both" else "#8a8a8a")
         known = np.flatnonzero(np.isfinite(values + errors))
-        if len(known):  # one standard error on either side
-            some = known[:: max(1, len(known) // BAND_POINTS)]
+        if len(known):  # band of one standard error
+            band = known[:: max(1, len(known) // MAX_BAND_POINTS)]
             edges = [
-                pg.PlotCurveItem(frames[some], values[some] + sign * errors[some], pen=pg.mkPen(None))
+                pg.PlotCurveItem(frames[band], values[band] + sign * errors[band], pen=pg.mkPen(None))
                 for sign in (1, -1)
             ]
             shade = pg.mkColor(colour)
             shade.setAlpha(45)
             self.addItem(pg.FillBetweenItem(*edges, brush=shade))
         pen = pg.mkPen(colour, width=2)
-        shown = side.capitalize() if side != "both" else None
-        curve = self.plot(frames, values, pen=pen, connect="finite", name=shown)
+        label = side.capitalize() if side != "both" else None
+        curve = self.plot(frames, values, pen=pen, connect="finite", name=label)
         curve.setDownsampling(auto=True, method="peak")
 
     def _draw_marks(self, table: MeasureTable, name: str, face: int) -> None:
         try:
-            found = events_of(table, name, face)
+            events = events_of(table, name, face)
         except FaceLandmarksError:  # no time stamps
             return
-        for event in found:
+        for event in events:
             first, last = np.interp([event.onset, event.end], table.timestamps, table.frame_indices).tolist()
-            region = pg.LinearRegionItem((first, last), movable=False, brush=MARK, pen=pg.mkPen(None))
+            region = pg.LinearRegionItem((first, last), movable=False, brush=EVENT_COLOUR, pen=pg.mkPen(None))
             region.setZValue(-10)
             self.addItem(region, ignoreBounds=True)
             self.marks.append((first, last, event.frame))
 
 
 def events_of(table: MeasureTable, name: str, face: int) -> list[Event]:
-    """Return the blinks of a face, or the movements of a measure that take half its range or more."""
+    """Return the blinks of a face for "closure", else the movements of at least half the measure's range."""
     if name == "closure":
         return [blink.main for blink in blinks(table) if blink.face == face]
-    if len(table.frame_indices) > MOST_MARKED:
+    if len(table.frame_indices) > MAX_FRAMES_WITH_EVENTS:
         return []
-    found = []
+    events = []
     for column, _ in columns_of(table, name):
         low, high = np.nanpercentile(table.series(column, face), (1, 99))
-        events = movements(table, column, smallest=max(0.0, float(high - low) / 2))
-        found += [event for event in events if event.face == face]
-    return found
+        found = movements(table, column, smallest=max(0.0, float(high - low) / 2))
+        events += [event for event in found if event.face == face]
+    return events

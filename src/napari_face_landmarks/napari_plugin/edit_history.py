@@ -1,4 +1,4 @@
-"""Edits of a layer of landmarks that can be undone: what was dragged is marked as placed by hand; no Qt."""
+"""Undoable edits of a landmarks layer, which mark dragged landmarks as manual; no Qt."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ from napari_face_landmarks.napari_plugin.points_layer import (
 )
 from napari_face_landmarks.visualization.colours import mode_of
 
-BY_HAND_COLOUR = (0.8, 0.0, 0.8, 1.0)
-"""Border of a landmark that was placed by hand; its symbol is another one too."""
-BY_HAND_SYMBOL, SYMBOL = "star", "disc"
-MOST_EDITS = 100
-MOST_MOVED = 1000  # points that were moved one by one before there was an editor; more were moved by a script
+MANUAL_COLOUR = (0.8, 0.0, 0.8, 1.0)
+"""Border of manual landmarks, which have their own symbol too."""
+MANUAL_SYMBOL, SYMBOL = "star", "disc"
+MAX_EDITS = 100
+MAX_MOVED = 1000  # points dragged before the editor was created; if more differ, a script has moved them
 FOUND = "tracks_found"
-"""Metadata: the tracks as they were before the first edit."""
+"""Metadata key: the tracks before the first edit."""
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """What an edit changed: some rows of the arrays, or, where faces come or go, all."""
+    """Data before and after an edit: of the changed frames, or all if the number of faces changed."""
 
-    words: str  # for "Undo ..."
-    before: Any  # arrays of the rows, or the tracks
+    description: str  # completes "Undo ..."
+    before: Any  # arrays of the frames `rows`, or `Tracks` if `rows` is None
     after: Any
-    rows: npt.NDArray[np.int64] | None  # (N,)
+    rows: npt.NDArray[np.int64] | None  # (N,) of changed frames
 
 
 class LayerEditor:
-    """Keeps a landmarks layer and its tracks in step; belongs on the GUI thread, where there is one.
+    """Synchronises a landmarks layer with its tracks; must be used in the GUI thread if there is one.
 
-    The editor owns the arrays of `tracks` and writes edits of a few frames into them: copying and comparing
+    The editor owns the arrays of `tracks` and writes edits of a few frames in place: copying and comparing
     all arrays of a long video would take half a second for each dragged point. After each edit `tracks` is
-    another object.
+    a new object.
 
     Parameters
     ----------
     layer : napari.layers.Points
-        With landmarks, as this plugin makes them.
+        A landmarks layer of this plugin.
 
     Attributes
     ----------
     tracks : Tracks
-        As the layer shows them now.
+        The landmarks as shown in the layer.
     manual : ndarray, (T,), int64
-        How many landmarks of each frame were corrected by hand.
+        Number of manual landmarks on each frame.
     changed : list of callable
         Called after each edit, undo and redo.
     """
@@ -77,7 +77,7 @@ class LayerEditor:
         before = metadata.get("tracks")
         order = moved = None
         if isinstance(before, Tracks):
-            order = _order(layer, before)
+            order = _landmark_of_points(layer, before)
             moved = None if order is None else _moved_points(layer, before)
         if moved is not None:
             found, self.tracks = before, before.copy()
@@ -85,59 +85,59 @@ class LayerEditor:
             self.tracks = tracks_of_layer(layer)
             found = before if isinstance(before, Tracks) else self.tracks.copy()
         layer.metadata = {**metadata, "tracks": self.tracks, FOUND: metadata.get(FOUND, found)}
-        self._index(order)
+        self._build_index(order)
         if self.manual.any():
             self._mark(np.flatnonzero(self.manual))
             layer.refresh(extent=False, thumbnail=False)
         if moved is not None:
-            self._moved(moved)  # before there was an editor
+            self._on_moved(moved)  # dragged before the editor was created
         layer.events.data.connect(self._on_data)
 
     @property
     def can_undo(self) -> str | None:
-        """What would be undone, in words; None where there is nothing."""
-        return self._undo[-1].words if self._undo else None
+        """Description of the edit that would be undone; None if there is none."""
+        return self._undo[-1].description if self._undo else None
 
     @property
     def can_redo(self) -> str | None:
-        """What would be done again, in words; None where there is nothing."""
-        return self._redo[-1].words if self._redo else None
+        """Description of the edit that would be redone; None if there is none."""
+        return self._redo[-1].description if self._redo else None
 
-    def apply(self, tracks: Tracks, words: str) -> None:
-        """Show other tracks in the layer, as one edit."""
-        self._do(_difference(self.tracks, tracks, words))
+    def apply(self, tracks: Tracks, description: str) -> None:
+        """Replace the tracks as one edit, and update the layer."""
+        self._record(_difference(self.tracks, tracks, description))
 
     def undo(self) -> None:
-        """Take the last edit back."""
+        """Undo the last edit."""
         if self._undo:
             edit = self._undo.pop()
             self._redo.append(edit)
-            self._show(edit.before, edit.rows)
+            self._set_content(edit.before, edit.rows)
 
     def redo(self) -> None:
-        """Do the edit again that was taken back last."""
+        """Redo the edit that was undone last."""
         if self._redo:
             edit = self._redo.pop()
             self._undo.append(edit)
-            self._show(edit.after, edit.rows)
+            self._set_content(edit.after, edit.rows)
 
-    def _do(self, edit: _Edit, dragged: bool = False) -> None:
-        self._undo = [*self._undo[1 - MOST_EDITS :], edit]
+    def _record(self, edit: _Edit, dragged: bool = False) -> None:
+        self._undo = [*self._undo[1 - MAX_EDITS :], edit]
         self._redo.clear()
-        self._show(edit.after, edit.rows, dragged)
+        self._set_content(edit.after, edit.rows, dragged)
 
-    def _index(self, of_point: npt.NDArray[np.int64] | None = None) -> None:
-        """Note where each landmark is in the layer, (T, F, 68), -1 where it is not; and what is marked."""
+    def _build_index(self, of_point: npt.NDArray[np.int64] | None = None) -> None:
+        """Index the point of each landmark, (T, F, 68), and the flat landmark of each point; -1 if none."""
         layer, tracks = self.layer, self.tracks
         shape = (*tracks.source.shape, N_LANDMARKS)
         self.manual = tracks.by_hand.reshape(tracks.n_frames, -1).sum(axis=1)
-        self._starred = np.zeros(len(layer.data), dtype=np.bool_)
-        self._where = np.full(shape, -1, dtype=np.int64)
-        self._of_point = np.full(len(layer.data), -1, dtype=np.int64)  # into the flat landmarks
+        self._marked = np.zeros(len(layer.data), dtype=np.bool_)
+        self._point_of = np.full(shape, -1, dtype=np.int64)
+        self._landmark_of = np.full(len(layer.data), -1, dtype=np.int64)  # into the flat landmarks
         if not len(layer.data):
             return
         shown = np.flatnonzero(layer.shown)
-        of_point = _order(layer, tracks) if of_point is None else of_point
+        of_point = _landmark_of_points(layer, tracks) if of_point is None else of_point
         if of_point is None:
             data = np.asarray(layer.data)[shown]
             frames = np.rint(data[:, 0]).astype(np.int64) if data.shape[1] == 3 else tracks.frame_indices[:1]
@@ -146,59 +146,59 @@ class LayerEditor:
                 layer.features[name].to_numpy()[shown].astype(np.int64) for name in ("face", "landmark")
             )
             of_point = np.ravel_multi_index((row, face, landmark), shape)
-        self._where.reshape(-1)[of_point] = shown
-        self._of_point[shown] = of_point
+        self._point_of.reshape(-1)[of_point] = shown
+        self._landmark_of[shown] = of_point
 
     def _on_data(self, event: Any) -> None:
         action = str(getattr(event, "action", "")).rpartition(".")[2].lower()
         if self._writing or action not in ("changed", "added", "removed"):
             return
-        if action != "changed" or len(self.layer.data) != len(self._of_point):
-            self._taken_from_layer()
+        if action != "changed" or len(self.layer.data) != len(self._landmark_of):
+            self._read_from_layer()
             return
         indices = np.atleast_1d(np.asarray(getattr(event, "data_indices", ()), dtype=np.int64))
-        n = len(self._of_point)
+        n = len(self._landmark_of)
         indices = np.unique(np.where(indices < 0, indices + n, indices))
-        self._moved(indices[(indices >= 0) & (indices < n)])
+        self._on_moved(indices[(indices >= 0) & (indices < n)])
 
-    def _moved(self, indices: npt.NDArray[np.int64]) -> None:
-        """Take note of points that were dragged."""
+    def _on_moved(self, indices: npt.NDArray[np.int64]) -> None:
+        """Record dragged points as manual landmarks."""
         tracks = self.tracks
-        indices = indices[self._of_point[indices] >= 0]
+        indices = indices[self._landmark_of[indices] >= 0]
         points = np.asarray(self.layer.data[indices])[:, [-1, -2]]
-        row, face, landmark = np.unravel_index(self._of_point[indices], self._where.shape)
+        row, face, landmark = np.unravel_index(self._landmark_of[indices], self._point_of.shape)
         far = np.abs(points - tracks.landmarks[row, face, landmark]).max(axis=1, initial=0) > MOVED
         row, face, landmark, points = row[far], face[far], landmark[far], points[far]
         if not len(row):
             return
         rows = np.unique(row)
-        before = _part(tracks, rows)
+        before = _copy_frames(tracks, rows)
         few = tracks.take_frames(rows)
-        for at, which in np.unique(np.stack([row, face], axis=1), axis=0):
-            same = (row == at) & (face == which)
-            place = int(np.searchsorted(rows, at))
-            few = set_manual_landmarks(few, place, int(which), landmark[same].tolist(), points[same])
-        words = f"moving {len(row)} landmarks" if len(row) > 1 else "moving a landmark"
-        self._do(_Edit(words, before, few.arrays(), rows), dragged=True)
+        for a_row, a_face in np.unique(np.stack([row, face], axis=1), axis=0):
+            same = (row == a_row) & (face == a_face)
+            index = int(np.searchsorted(rows, a_row))
+            few = set_manual_landmarks(few, index, int(a_face), landmark[same].tolist(), points[same])
+        description = f"moving {len(row)} landmarks" if len(row) > 1 else "moving a landmark"
+        self._record(_Edit(description, before, few.arrays(), rows), dragged=True)
 
-    def _taken_from_layer(self) -> None:
-        """Take over points that were added or deleted."""
+    def _read_from_layer(self) -> None:
+        """Read the tracks from the layer again after points were added or deleted."""
         tracks = tracks_of_layer(self.layer)
         self._undo.append(_difference(self.tracks, tracks, "adding or deleting points"))
         self._redo.clear()
         self.tracks = tracks
         self.layer.metadata = {**self.layer.metadata, "tracks": tracks}
-        self._index()
-        self._starred[:] = self._of_point >= 0
-        self._starred &= tracks.by_hand.reshape(-1)[self._of_point]
+        self._build_index()
+        self._marked[:] = self._landmark_of >= 0
+        self._marked &= tracks.by_hand.reshape(-1)[self._landmark_of]
         for call in self.changed:
             call()
 
-    def _show(self, content: Any, rows: npt.NDArray[np.int64] | None, dragged: bool = False) -> None:
-        """Have other tracks, or other frames of these, and write them into the layer.
+    def _set_content(self, content: Any, rows: npt.NDArray[np.int64] | None, dragged: bool = False) -> None:
+        """Replace the tracks, or the frames `rows` of them, and update the layer.
 
-        They are written in place where no point comes or goes; else all points are replaced. Where napari has
-        just moved points it has also looked for those of the frame shown, which takes long in a long video.
+        Points are written in place if their number does not change, else all are replaced. After a drag
+        napari has already sliced the layer, which takes long in a long video and is not repeated.
         """
         if rows is None:
             self.tracks = content.copy()
@@ -210,7 +210,7 @@ class LayerEditor:
         self._writing = True
         try:
             layer = self.layer
-            if rows is None or not self._fits(rows):
+            if rows is None or not self._can_write_in_place(rows):
                 self._replace()
                 dragged = False
             else:
@@ -225,15 +225,15 @@ class LayerEditor:
         for call in self.changed:
             call()
 
-    def _fits(self, rows: npt.NDArray[np.int64]) -> bool:
+    def _can_write_in_place(self, rows: npt.NDArray[np.int64]) -> bool:
         there = np.isfinite(self.tracks.landmarks[rows]).all(axis=-1)
         return bool(
-            self._where.shape == (*self.tracks.source.shape, N_LANDMARKS)
-            and np.array_equal(there, self._where[rows] >= 0)
+            self._point_of.shape == (*self.tracks.source.shape, N_LANDMARKS)
+            and np.array_equal(there, self._point_of[rows] >= 0)
         )
 
     def _write(self, rows: npt.NDArray[np.int64]) -> None:
-        points, where = self._rows_of(rows), self._where[rows].ravel()
+        points, where = self._rows_of(rows), self._point_of[rows].ravel()
         keep = where >= 0
         where, layer = where[keep], self.layer
         layer.data[where] = points.data[keep]
@@ -255,7 +255,7 @@ class LayerEditor:
             layer.shown = True
             layer.border_color = BORDER_COLOUR
             layer.symbol = SYMBOL
-        self._index()
+        self._build_index()
         self._mark(np.flatnonzero(self.manual))
 
     def _rows_of(self, rows: npt.NDArray[np.int64]) -> PointRows:
@@ -270,47 +270,46 @@ class LayerEditor:
         return dataclasses.replace(points, source=self._codes(rows))
 
     def _codes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return where each landmark of some frames comes from, (N * F * 68,).
+        """Return the source code of each landmark of some frames, (N * F * 68,).
 
-        Besides those placed by hand, the others of a face keep the source that they were found with.
+        In a face with manual landmarks, the others keep their original source.
         """
         tracks, found = self.tracks, self.layer.metadata.get(FOUND)
-        marked = tracks.by_hand[rows]
+        manual = tracks.by_hand[rows]
         codes = tracks.source[rows]
         if isinstance(found, Tracks) and found.source.shape == tracks.source.shape:
             before = found.source[rows]
-            codes = np.where((codes == MANUAL) & marked.any(axis=-1) & (before != NONE), before, codes)
-        each = np.where(marked, np.uint8(MANUAL), codes[..., None])
-        return each.astype(np.uint8).ravel()
+            codes = np.where((codes == MANUAL) & manual.any(axis=-1) & (before != NONE), before, codes)
+        return np.where(manual, np.uint8(MANUAL), codes[..., None]).astype(np.uint8).ravel()
 
     def _mark(self, rows: npt.NDArray[np.int64]) -> None:
-        """Give the landmarks of some frames the look and source of those placed by hand, or of the others."""
+        """Set symbol, border and source of the landmarks of some frames: manual or not."""
         if not len(self.layer.data):
             return
-        where, marked = self._where[rows].ravel(), self.tracks.by_hand[rows].ravel()
+        where, manual = self._point_of[rows].ravel(), self.tracks.by_hand[rows].ravel()
         codes = self._codes(rows)
         keep = where >= 0
-        where, marked, codes = where[keep], marked[keep], codes[keep]
-        changing = marked | self._starred[where]  # reading the symbols themselves would take seconds
-        where, marked, codes = where[changing], marked[changing], codes[changing]
+        where, manual, codes = where[keep], manual[keep], codes[keep]
+        changing = manual | self._marked[where]  # comparing the symbols themselves would take seconds
+        where, manual, codes = where[changing], manual[changing], codes[changing]
         if not len(where):
             return
         layer = self.layer
         symbols = np.asarray(layer.symbol)
-        star, disc = map(type(symbols[0]), (BY_HAND_SYMBOL, SYMBOL))  # napari has no public name for the type
+        star, disc = map(type(symbols[0]), (MANUAL_SYMBOL, SYMBOL))  # napari has no public name for the type
         features = layer.features
         features.iloc[where, features.columns.get_loc("source")] = np.array(SOURCES, dtype=object)[codes]
-        layer.border_color[where[marked]] = BY_HAND_COLOUR
-        layer.border_color[where[~marked]] = _plain_border()
-        symbols[where[marked]], symbols[where[~marked]] = star, disc
-        self._starred[where] = marked
+        layer.border_color[where[manual]] = MANUAL_COLOUR
+        layer.border_color[where[~manual]] = _plain_border()
+        symbols[where[manual]], symbols[where[~manual]] = star, disc
+        self._marked[where] = manual
 
 
 _editors: WeakKeyDictionary[Any, LayerEditor] = WeakKeyDictionary()
 
 
 def editor_of(layer: Any) -> LayerEditor:
-    """Return the one editor of a layer, made when it is first asked for.
+    """Return the editor of a layer, of which there is one, created on first use.
 
     Raises
     ------
@@ -326,10 +325,10 @@ def _plain_border() -> tuple[float, ...]:
     return (*(int(BORDER_COLOUR[k : k + 2], 16) / 255 for k in (1, 3, 5)), 1.0)
 
 
-def _difference(before: Tracks, after: Tracks, words: str) -> _Edit:
+def _difference(before: Tracks, after: Tracks, description: str) -> _Edit:
     same_names = before.meta.get("face_names") == after.meta.get("face_names")
     if before.source.shape != after.source.shape or not same_names:
-        return _Edit(words, before, after, None)
+        return _Edit(description, before, after, None)
     changed = np.zeros(before.n_frames, dtype=np.bool_)
     for name, array in before.arrays().items():
         old, new = (values.reshape(before.n_frames, -1) for values in (array, getattr(after, name)))
@@ -338,18 +337,18 @@ def _difference(before: Tracks, after: Tracks, words: str) -> _Edit:
             different &= ~(np.isnan(old) & np.isnan(new))
         changed |= different.any(axis=1)
     rows = np.flatnonzero(changed)
-    return _Edit(words, _part(before, rows), _part(after, rows), rows)
+    return _Edit(description, _copy_frames(before, rows), _copy_frames(after, rows), rows)
 
 
-def _part(tracks: Tracks, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return copies of some frames of the arrays."""
+def _copy_frames(tracks: Tracks, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return copies of the arrays of some frames."""
     return tracks.take_frames(rows).arrays()
 
 
-def _order(layer: Any, tracks: Tracks) -> npt.NDArray[np.int64] | None:
-    """Return which of the flat landmarks (T * F * 68) each shown point of a layer is.
+def _landmark_of_points(layer: Any, tracks: Tracks) -> npt.NDArray[np.int64] | None:
+    """Return the index into the flat landmarks (T * F * 68) of each shown point of a layer.
 
-    None where the points are not those that this plugin makes of the tracks, in its order.
+    None if the points are not in the order in which this plugin creates them from the tracks.
     """
     found = np.isfinite(tracks.landmarks[..., 0])
     data, shown = layer.data, np.asarray(layer.shown)
@@ -373,12 +372,12 @@ def _order(layer: Any, tracks: Tracks) -> npt.NDArray[np.int64] | None:
 
 
 def _moved_points(layer: Any, tracks: Tracks) -> npt.NDArray[np.int64] | None:
-    """Return which points of a layer, in the order of tracks, are elsewhere; None where they are too many."""
-    places = tracks.landmarks.reshape(-1, 2)
-    if np.isnan(places).any():
-        places = places[np.isfinite(places[:, 0])]
+    """Return which points of a layer, ordered like the tracks, were moved; None if more than `MAX_MOVED`."""
+    landmarks = tracks.landmarks.reshape(-1, 2)
+    if np.isnan(landmarks).any():
+        landmarks = landmarks[np.isfinite(landmarks[:, 0])]
     shown = np.asarray(layer.shown)
     data = layer.data if shown.all() else layer.data[shown]
-    far = (np.abs(data[:, -1] - places[:, 0]) > MOVED) | (np.abs(data[:, -2] - places[:, 1]) > MOVED)
+    far = (np.abs(data[:, -1] - landmarks[:, 0]) > MOVED) | (np.abs(data[:, -2] - landmarks[:, 1]) > MOVED)
     moved = np.flatnonzero(shown)[far] if len(data) < len(layer.data) else np.flatnonzero(far)
-    return moved if len(moved) <= MOST_MOVED else None
+    return moved if len(moved) <= MAX_MOVED else None

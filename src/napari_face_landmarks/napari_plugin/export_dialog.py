@@ -1,4 +1,4 @@
-"""The Export button: which layer, which file, which format; the writing itself, which knows no Qt."""
+"""The Export button: choice of file and format, and the writing, which does not use Qt."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ from napari_face_landmarks.visualization.colours import mode_of
 
 LOG = logging.getLogger(__name__)
 
-MOST_NAMES = 100  # that are tried for a file that does not exist
+MAX_NUMBERED_NAMES = 100  # tried to find a file name that does not exist
 OVERLAY, PICTURE, SHEET = "overlay", "picture", "sheet"
 DRAWN = {
     OVERLAY: ("Overlay video", ".mp4"),
     PICTURE: ("Picture of this frame", ".png"),
     SHEET: ("Contact sheet", ".png"),
 }
-"""What is drawn on the video: title and suffix."""
+"""Exports drawn on the video, with titles and suffixes."""
 
 
 @dataclass
 class ExportProgress:
-    """How far an export is; written by its thread, read by the GUI, which may cancel it."""
+    """Progress of an export; written by its thread, read by the GUI, which may set `cancelled`."""
 
-    name: str = ""  # of the file
-    done: int = 0  # frames that are drawn
-    total: int = 0  # 0 where that is not known
+    name: str = ""  # file name
+    done: int = 0  # frames drawn
+    total: int = 0  # 0 if unknown
     cancelled: bool = False
 
 
-class Stopped(Exception):
-    """The export is no longer wanted."""
+class ExportCancelled(Exception):
+    """The user has cancelled the export."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written, taken from the layer when the button was pressed."""
+    """Description of an export, with the landmarks at the time of the click."""
 
     path: Path
-    format: str  # of `io.FORMATS`, or of `DRAWN`
-    read: Callable[[], Tracks]  # the landmarks of the layer, in any thread
-    video: Any  # the image layer to draw on
+    format: str  # name in `io.FORMATS` or `DRAWN`
+    read: Callable[[], Tracks]  # returns the landmarks, in any thread
+    video: Any  # image layer to draw on
     style: OverlayStyle = field(default_factory=OverlayStyle)
-    frame: int | None = None  # the one that is shown
+    frame: int | None = None  # current frame
 
 
 def file_filters(with_video: bool) -> dict[str, str]:
-    """Return the lines of the file dialog's list of formats, and the format of each."""
+    """Return the name filters of the file dialog with their formats."""
     lines = {
         f"{item.title} ({' '.join('*' + suffix for suffix in item.suffixes)})": item.name for item in FORMATS
     }
@@ -73,7 +73,7 @@ def file_filters(with_video: bool) -> dict[str, str]:
 
 
 def is_video(layer: Any) -> bool:
-    """Return whether a layer has frames that an overlay can be drawn on."""
+    """Return whether a layer is a video, on which an overlay can be drawn."""
     try:
         return layer is not None and int(layer.ndim) == 3 and count_frames(layer) > 0
     except ImageError:
@@ -81,7 +81,7 @@ def is_video(layer: Any) -> bool:
 
 
 def ask_for_file(parent: Any, suggested: str, with_video: bool) -> tuple[Path, str] | None:
-    """Show the dialog; return the file and the format, or None if the user cancelled it."""
+    """Show the file dialog; return the file and the format, or None if the user cancelled it."""
     from qtpy.QtWidgets import QFileDialog
 
     lines = file_filters(with_video)
@@ -90,7 +90,7 @@ def ask_for_file(parent: Any, suggested: str, with_video: bool) -> tuple[Path, s
 
 
 def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
-    """Return the file with a suffix, and the format: the suffix that was typed counts more than the list's.
+    """Return the file with a suffix, and the format; a typed suffix overrides the chosen format.
 
     Raises
     ------
@@ -115,10 +115,10 @@ def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
 def snapshot(
     layer: Any, path: Path, name: str, video: Any, outlines: bool = True, frame: int | None = None
 ) -> Export:
-    """Return what is to be exported of a layer, as it is now: pictures in the colours of the view."""
+    """Return an export of a copy of a layer's landmarks; pictures use the layer's colours."""
     data, attributes = copy_of_points(layer)
     tracks = layer.metadata.get("tracks")
-    if isinstance(tracks, Tracks):  # corrections made during the export write into the arrays of the layer's
+    if isinstance(tracks, Tracks):  # edits during the export change the arrays of the layer's tracks in place
         attributes["metadata"]["tracks"] = tracks.copy()
     style = OverlayStyle(mode_of(layer), outlines, legend=True)
     read = partial(tracks_of_points, data, attributes)
@@ -126,17 +126,17 @@ def snapshot(
 
 
 def suggested_file(layer: Any, video: Any) -> str:
-    """Return the file that the dialog proposes: next to the video, and none that exists."""
+    """Return the file suggested by the dialog: next to the video, with a name that does not exist yet."""
     name = layer.name.replace("/", " ")
     path = None if video is None else video.metadata.get("path")
     folder = Path(path).parent if isinstance(path, str) and Path(path).is_file() else Path()
-    numbers = ["", *(f" {number}" for number in range(2, MOST_NAMES))]
-    found = (folder / f"{name}{number}.csv" for number in numbers)
-    return str(next((each for each in found if not each.exists()), folder / f"{name}.csv"))
+    numbers = ["", *(f" {number}" for number in range(2, MAX_NUMBERED_NAMES))]
+    candidates = (folder / f"{name}{number}.csv" for number in numbers)
+    return str(next((file for file in candidates if not file.exists()), folder / f"{name}.csv"))
 
 
 def write_export(export: Export, progress: ExportProgress | None = None) -> tuple[bool, str]:
-    """Write a file; return whether it is written and what to tell the user in one sentence. Never raises."""
+    """Write a file; return whether it was written, and a message for the user. Never raises."""
     try:
         tracks = export.read()
         if export.format in DRAWN:
@@ -145,32 +145,32 @@ def write_export(export: Export, progress: ExportProgress | None = None) -> tupl
         chosen = format_to_write(export.path, export.format)
         write_tracks(export.path, tracks, chosen.name)
         return True, f"Exported to {export.path.name}: {chosen.title}; it loses {chosen.loses}."
-    except Stopped:
+    except ExportCancelled:
         return False, "The export was cancelled; no file was written."
     except FaceLandmarksError as error:
         return False, str(error)
     except Exception as error:
         LOG.exception("The export failed")
         reason = f"{type(error).__name__}: {in_one_line(error)}"
-        return False, f"The export failed at an unexpected error ({reason})."
+        return False, f"The export failed with an unexpected error ({reason})."
 
 
 def _draw(export: Export, tracks: Tracks, progress: ExportProgress) -> None:
-    """Write a video or a picture of frames with their landmarks."""
+    """Write a video or picture of frames with their landmarks."""
 
-    def go_on(done: int, total: int | None) -> None:
+    def report(done: int, total: int | None) -> None:
         progress.done, progress.total = done, total or 0
         if progress.cancelled:
-            raise Stopped
+            raise ExportCancelled
 
     frames, style = frames_of_layer(export.video), export.style
     if export.format == OVERLAY:
-        write_overlay(export.path, frames, tracks, go_on, style)
+        write_overlay(export.path, frames, tracks, report, style)
     elif export.format == SHEET:
-        contact_sheet(export.path, frames, tracks, style=style, progress=go_on)
+        contact_sheet(export.path, frames, tracks, style=style, progress=report)
     else:
         row = np.flatnonzero(tracks.frame_indices == (export.frame or 0))
         if not len(row):
             raise ResultError(f"Frame {export.frame} was not tracked: go to a frame with landmarks first.")
         width = int(frames.shape[2])
-        contact_sheet(export.path, frames, tracks.take_frames(row), 1, 1, width, style, go_on)
+        contact_sheet(export.path, frames, tracks.take_frames(row), 1, 1, width, style, report)

@@ -1,4 +1,4 @@
-"""The tab Faces: the tracks of faces are chosen, named, deleted, merged and split; boxes for the next run."""
+"""The tab Faces: select, rename, delete, merge and split faces; draw regions for the next run."""
 
 from __future__ import annotations
 
@@ -23,66 +23,68 @@ from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
 from napari_face_landmarks.napari_plugin.layers import frame_shown, image_layers, show_frame
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.points_layer import transforms_of
-from napari_face_landmarks.napari_plugin.qt_forms import push, row_of, with_help
+from napari_face_landmarks.napari_plugin.qt_forms import horizontal_row, push_button, with_tooltip
 from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.regions import Region, Regions
 
-SMALLEST_LIST = 80  # px
-ONE = "To track more faces at once, raise Faces under Advanced in the tab Track, and run again."
+MIN_LIST_HEIGHT = 80  # px
+ONE_FACE = "To track more faces at once, raise Faces under Advanced in the tab Track, and run again."
 
 
 class FacesDock(EditingDock):
-    """The panel Faces: a list of them, and buttons for the selected ones."""
+    """The panel Faces: a list of the faces, and buttons for the selected ones."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        self._marked = False
-        help_of_list = "The faces and on how many frames each is; a click marks one, two go to its first."
-        self.list = with_help(QListWidget(), help_of_list)
-        self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.list.setMinimumHeight(SMALLEST_LIST)
-        self.new_name = LineEdit(
-            label="Name", tooltip="The selected face's name; kept in files that keep settings."
+        self._highlighted = False
+        list_help = (
+            "Faces with their number of frames; click to mark one, double-click to go to its first frame."
         )
-        self.rename_button = push("Rename", "Give the selected face this name.", self.rename)
-        self.keep_button = push("Keep only these", "Drop all faces but the selected ones.", self.keep)
-        self.delete_button = push("Delete", "Drop the selected faces on all frames.", self.delete)
-        self.merge_button = push(
+        self.list = with_tooltip(QListWidget(), list_help)
+        self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.list.setMinimumHeight(MIN_LIST_HEIGHT)
+        self.new_name = LineEdit(
+            label="Name", tooltip="New name of the selected face; saved in formats that store settings."
+        )
+        self.rename_button = push_button("Rename", "Give the selected face this name.", self.rename)
+        self.keep_button = push_button("Keep only these", "Delete all other faces.", self.keep)
+        self.delete_button = push_button("Delete", "Delete the selected faces on all frames.", self.delete)
+        self.merge_button = push_button(
             "Merge",
-            "Make the selected faces one; where both are there, the more confident stays.",
+            "Merge the two selected faces; on frames with both, the more confident one is kept.",
             self.merge,
         )
-        self.split_button = push(
-            "Split here", "Make the selected face another one from the frame shown on.", self.split
+        self.split_button = push_button(
+            "Split here", "Split the selected face in two; the new face starts at this frame.", self.split
         )
         self.undo_button, self.redo_button = undo_and_redo()
-        self.look_button = push(
+        self.look_button = push_button(
             "Look for a face …",
-            "Draw a box round a face, forehead to chin, where none is found; then run again.",
+            "Draw a box around a face that was not found, from forehead to chin; then run again.",
             lambda: self.draw("look"),
         )
-        self.ignore_button = push(
+        self.ignore_button = push_button(
             "Ignore a region …",
-            "Draw a box in which no face is followed; then run again.",
+            "Draw a box in which faces are ignored; then run again.",
             lambda: self.draw("ignore"),
         )
         super().__init__(
             napari_viewer,
             [
                 self.new_name,
-                row_of(self.rename_button, self.keep_button),
-                row_of(self.delete_button, self.merge_button, self.split_button),
-                row_of(self.undo_button, self.redo_button),
-                row_of(self.look_button, self.ignore_button),
+                horizontal_row(self.rename_button, self.keep_button),
+                horizontal_row(self.delete_button, self.merge_button, self.split_button),
+                horizontal_row(self.undo_button, self.redo_button),
+                horizontal_row(self.look_button, self.ignore_button),
             ],
         )
         self.native.layout().insertWidget(1, self.list)
         self.list.itemSelectionChanged.connect(self._on_selection)
         self.list.itemDoubleClicked.connect(lambda _: self.go_to_first())
-        self._look()
+        self._update()
 
     @property
     def selected(self) -> list[int]:
-        """The selected faces."""
+        """Indices of the selected faces."""
         return sorted(index.row() for index in self.list.selectedIndexes())
 
     def select(self, faces: list[int]) -> None:
@@ -99,7 +101,7 @@ class FacesDock(EditingDock):
             for name, count in zip(names_of_faces(tracks), counts, strict=True):
                 self.list.addItem(f"{name} ({counted(count, 'frame')})")
             self.select(kept)
-            self.status.value = ONE if self.list.count() == 1 else ""
+            self.status.value = ONE_FACE if self.list.count() == 1 else ""
         super()._show(editor)
         self._on_selection()
 
@@ -111,7 +113,7 @@ class FacesDock(EditingDock):
         self.delete_button.enabled = count > 0
         self.keep_button.enabled = 0 < count < self.list.count()
         editor = self.editor
-        # as a placeholder, which typing replaces
+        # the current name is a placeholder, which typing replaces
         name = names_of_faces(editor.tracks)[self.selected[0]] if one and editor is not None else ""
         self.new_name.native.setPlaceholderText(name)
         self.new_name.value = ""
@@ -119,10 +121,10 @@ class FacesDock(EditingDock):
             self._mark(self.selected)
 
     def _mark(self, faces: list[int]) -> None:
-        """Highlight faces in the picture, on the frame shown; napari's selection does that."""
-        if not faces and not self._marked:  # what is selected then is the user's
+        """Highlight faces on the current frame by selecting their points."""
+        if not faces and not self._highlighted:  # keep the user's own selection
             return
-        self._marked, layer = bool(faces), self.layer
+        self._highlighted, layer = bool(faces), self.layer
         if not faces:
             layer.selected_data = set()
             return
@@ -131,53 +133,53 @@ class FacesDock(EditingDock):
         layer.selected_data = set(rows[layer.features["face"].iloc[rows].isin(faces)].tolist())
 
     def set_active(self, active: bool) -> None:
-        """Follow the landmarks, or leave them alone, and no face marked, while the panel is hidden."""
+        """Start or stop following the landmarks; a hidden panel highlights no face."""
         if not active and self.editor is not None:
             self._mark([])
         super().set_active(active)
 
-    def _do(self, words: str, change: Callable[[Tracks], Tracks]) -> None:
+    def _apply(self, description: str, change: Callable[[Tracks], Tracks]) -> None:
         editor = self.editor
         if editor is None:
             return
         try:
-            editor.apply(change(editor.tracks), words)
+            editor.apply(change(editor.tracks), description)
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
 
     def rename(self) -> None:
-        """Give the selected face the name that is written there."""
+        """Give the selected face the entered name."""
         face, name = self.selected[0], self.new_name.value
         if name:
-            self._do("naming a face", lambda tracks: rename_face(tracks, face, name))
+            self._apply("naming a face", lambda tracks: rename_face(tracks, face, name))
         else:
-            self.status.value = "Write the new name first."
+            self.status.value = "Enter the new name first."
 
     def keep(self) -> None:
-        """Drop all faces but the selected ones."""
+        """Delete all faces but the selected ones."""
         faces = self.selected
-        self._do("choosing faces", lambda tracks: choose_faces(tracks, faces))
+        self._apply("choosing faces", lambda tracks: choose_faces(tracks, faces))
 
     def delete(self) -> None:
-        """Drop the selected faces."""
+        """Delete the selected faces."""
         faces = self.selected
 
-        def without(tracks: Tracks) -> Tracks:
+        def delete_selected(tracks: Tracks) -> Tracks:
             for face in reversed(faces):
                 tracks = delete_face(tracks, face)
             return tracks
 
-        self._do("deleting faces", without)
+        self._apply("deleting faces", delete_selected)
 
     def merge(self) -> None:
-        """Make the two selected faces one."""
+        """Merge the two selected faces."""
         face, other = self.selected
-        self._do("merging faces", lambda tracks: merge_faces(tracks, face, other))
+        self._apply("merging faces", lambda tracks: merge_faces(tracks, face, other))
 
     def split(self) -> None:
-        """Make the selected face another one from the frame shown on."""
+        """Split the selected face at the current frame."""
         face, frame = self.selected[0], frame_shown(self._viewer, self.layer) or 0
-        self._do("splitting a face", lambda tracks: split_face(tracks, face, frame))
+        self._apply("splitting a face", lambda tracks: split_face(tracks, face, frame))
 
     def go_to_first(self) -> None:
         """Show the first frame of the selected face."""
@@ -188,24 +190,24 @@ class FacesDock(EditingDock):
                 show_frame(self._viewer, editor.layer, int(editor.tracks.frame_indices[there.argmax()]))
 
     def draw(self, purpose: Purpose) -> None:
-        """Have the user draw boxes that the next run looks in or ignores."""
+        """Let the user draw boxes in which the next run looks for faces or ignores them."""
         videos = image_layers(self._viewer)
         if not videos:
-            self._tell_error("There is no video to draw on: open one first.")
+            self._show_error("There is no video to draw on: open one first.")
             return
         add_boxes_layer(self._viewer, videos[-1], purpose)
 
 
 Purpose = Literal["look", "ignore"]
 PURPOSE = "face_landmarks_boxes"
-"""Metadata of a Shapes layer: what its boxes are for."""
+"""Metadata key of a Shapes layer: the purpose of its boxes."""
 NAMES: dict[Purpose, str] = {"look": "Look for a face here", "ignore": "Ignore faces here"}
 COLOURS: dict[Purpose, str] = {"look": "#35d07f", "ignore": "#ff7f50"}
-EDGE = 2  # px
+EDGE_WIDTH = 2  # px
 
 
 def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
-    """Return the Shapes layer for boxes of a purpose, made if there is none, ready to be drawn in.
+    """Return the Shapes layer for boxes of a purpose, in drawing mode, creating it if necessary.
 
     The transforms of `video`, an image layer, are copied.
     """
@@ -217,7 +219,7 @@ def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
             ndim=int(video.ndim),
             edge_color=COLOURS[purpose],
             face_color="transparent",
-            edge_width=EDGE,
+            edge_width=EDGE_WIDTH,
             metadata={PURPOSE: purpose},
             **transforms_of(video),
         )
@@ -227,11 +229,11 @@ def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
 
 
 def regions_of_layers(layers: Any) -> Regions:
-    """Return what the boxes of all Shapes layers that `add_boxes_layer` made tell the tracker.
+    """Return the tracker's regions from the Shapes layers created by `add_boxes_layer`.
 
-    A box to look in begins on the frame it was drawn on and holds for that one; a box to ignore holds for the
-    whole video, wherever it was drawn. Of other shapes than rectangles the bounding box counts; what is
-    smaller than a pixel is left out.
+    A box to look for a face applies to the frame on which it was drawn, a box to ignore to the whole
+    video. Shapes other than rectangles are replaced by their bounding boxes; shapes smaller than a pixel are
+    left out.
     """
     found: dict[str, list[Region]] = {"look": [], "ignore": []}
     for layer in layers:

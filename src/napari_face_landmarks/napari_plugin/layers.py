@@ -1,4 +1,4 @@
-"""The layers of a viewer: the current landmarks, which all panels share; videos and their frames; no Qt."""
+"""The viewer's layers without Qt: the current landmarks layer, which panels share, and videos with frames."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
-"""What every dock says where the viewer has no layer of landmarks."""
-AROUND = 1.5  # times the side of a face's box: what is seen when zooming in on it
+NO_LANDMARKS = "There are no landmarks: track a video, or open a file of landmarks."
+"""Status of every panel while the viewer has no landmarks layer."""
+AROUND = 1.5  # side of the view over the side of a face's box, after zooming in on a face
 VIDEO = "video_id"
-"""Metadata of a landmarks layer: the unique id of the image layer that it was tracked in."""
+"""Metadata key of a landmarks layer: unique id of the image layer in which it was tracked."""
 
 
 def has_landmarks(layer: Any) -> bool:
-    """Return whether a layer is a Points layer with landmarks that can be exported."""
+    """Return whether a layer is a Points layer with the features of landmarks."""
     features = getattr(layer, "features", None)
     return hasattr(layer, "face_color") and features is not None and {"landmark", "face"} <= set(features)
 
 
 def landmark_layers(viewer: Any) -> list[Any]:
-    """Return the layers of landmarks of a viewer, the uppermost last."""
+    """Return the viewer's landmarks layers, topmost last."""
     return [layer for layer in viewer.layers if has_landmarks(layer)]
 
 
 def image_layers(viewer: Any) -> list[Any]:
-    """Return the image layers of a viewer, the uppermost last."""
+    """Return the viewer's image layers, topmost last."""
     from napari.layers import Image  # readers import this module without napari
 
     return [layer for layer in viewer.layers if isinstance(layer, Image)]
 
 
 def video_of_layer(viewer: Any, layer: Any) -> Any:
-    """Return the image layer that a landmarks layer was tracked in, or None if the viewer does not have it.
+    """Return the image layer in which a landmarks layer was tracked, or None if the viewer does not have it.
 
-    A landmarks layer that was opened from a file belongs to the image layer of its name.
+    A landmarks layer opened from a file is matched to an image layer by name.
     """
     if layer is None:
         return None
@@ -59,33 +59,27 @@ def video_of_layer(viewer: Any, layer: Any) -> Any:
     return found[-1] if found else None
 
 
-filling: WeakKeyDictionary[Any, list[FrameResult]] = WeakKeyDictionary()
-"""The layers that a run fills, and the frames it has finished."""
+running_results: WeakKeyDictionary[Any, list[FrameResult]] = WeakKeyDictionary()
+"""Layers to which a run is writing, each with the growing list of finished frames."""
 
-
-def results_of(layer: Any) -> list[FrameResult] | None:
-    """Return the finished frames of the run that fills a layer, a list that grows; None without one."""
-    return filling.get(layer)
-
-
-_of_viewers: WeakKeyDictionary[Any, CurrentLandmarks] = WeakKeyDictionary()
+_current_landmarks: WeakKeyDictionary[Any, CurrentLandmarks] = WeakKeyDictionary()
 
 
 class CurrentLandmarks:
-    """The current landmarks layer of a viewer, and who wants to know when it changes.
+    """The current landmarks layer of a viewer, with callbacks for its changes.
 
-    A new landmarks layer becomes the current one, and so does one that is selected in the layer list. Where
-    the current layer is removed the uppermost of the others takes its place.
+    A new landmarks layer becomes the current one, and so does a layer that is selected in the layer list.
+    When the current layer is removed, the topmost remaining one replaces it.
 
-    `layer` is the current one, or None, `layers` are all landmarks layers, the uppermost last.
+    `layer` is the current one or None, `layers` are all landmarks layers, topmost last.
     """
 
     def __init__(self, viewer: Any) -> None:
-        self._layers = viewer.layers  # not the viewer, which holds this object weakly
+        self._layers = viewer.layers  # not the viewer, whose weak key in a dictionary holds this
         self.layer: Any = None
         self.layers: list[Any] = []
         self._callbacks: list[Callable[[], None]] = []
-        self._last: list[tuple[Any, str, bool]] = []
+        self._reported: list[tuple[Any, str, bool]] = []
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._on_layers)
@@ -93,9 +87,9 @@ class CurrentLandmarks:
         self._on_layers()
 
     @property
-    def filling(self) -> bool:
-        """Whether a run still fills the current layer."""
-        return self.layer is not None and results_of(self.layer) is not None
+    def being_tracked(self) -> bool:
+        """Whether a run is still writing to the current layer."""
+        return self.layer is not None and self.layer in running_results
 
     def choose(self, layer: Any) -> None:
         """Make a landmarks layer the current one."""
@@ -104,7 +98,10 @@ class CurrentLandmarks:
             self._emit()
 
     def connect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` after the current layer, the list, a name or a run's end; return what ends that."""
+        """Call `callback` when the current layer, the list or a name changes, or a run starts or ends.
+
+        Returns a function that disconnects it.
+        """
         self._callbacks.append(callback)
 
         def disconnect() -> None:
@@ -127,10 +124,10 @@ class CurrentLandmarks:
         self.refresh()
 
     def refresh(self, _: Any = None) -> None:
-        """Call back if a name has changed, or a run no longer fills a layer."""
-        now = [(layer, layer.name, results_of(layer) is not None) for layer in self.layers]
-        if now != self._last:
-            self._last = now
+        """Call the callbacks if a name has changed, or a run has started or stopped writing to a layer."""
+        state = [(layer, layer.name, layer in running_results) for layer in self.layers]
+        if state != self._reported:
+            self._reported = state
             self._emit()
 
     def _on_active(self, event: Any) -> None:
@@ -142,32 +139,32 @@ class CurrentLandmarks:
 
 
 def current_landmarks(viewer: Any) -> CurrentLandmarks:
-    """Return the one `CurrentLandmarks` of a viewer."""
-    return one_of(_of_viewers, viewer, CurrentLandmarks)
+    """Return the viewer's `CurrentLandmarks`, of which there is one."""
+    return per_viewer(_current_landmarks, viewer, CurrentLandmarks)
 
 
-def one_of(of_viewers: WeakKeyDictionary[Any, T], viewer: Any, make: Callable[[Any], T]) -> T:
-    """Return what there is once for each viewer, made when it is first asked for."""
-    viewer = getattr(viewer, "__wrapped__", viewer)  # a panel's own is a proxy that goes with it
-    if viewer not in of_viewers:
-        of_viewers[viewer] = make(viewer)
-    return of_viewers[viewer]
+def per_viewer(instances: WeakKeyDictionary[Any, T], viewer: Any, make: Callable[[Any], T]) -> T:
+    """Return the viewer's instance from `instances`, creating it with ``make(viewer)`` on first use."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # docks receive a proxy, which is deleted with the dock
+    if viewer not in instances:
+        instances[viewer] = make(viewer)
+    return instances[viewer]
 
 
 def camera_of(viewer: Any) -> Any:
-    """Return the camera of a viewer; napari 0.9 has it in its scene."""
+    """Return the viewer's camera (``viewer.scene.camera`` since napari 0.9)."""
     return getattr(viewer, "scene", viewer).camera
 
 
-def text_over_picture(viewer: Any) -> Any:
-    """Return the text that a viewer shows over its picture; napari 0.9 has it in its canvas."""
+def text_overlay_of(viewer: Any) -> Any:
+    """Return the viewer's text overlay (``viewer.canvas.overlays.text`` since napari 0.9)."""
     return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
 
 
 def frame_shown(viewer: Any, layer: Any) -> int | None:
-    """Return the frame of a layer (t, y, x) that the slider is at, in the layer's own data.
+    """Return the index, in the data of a layer (t, y, x), of the frame at which the slider is.
 
-    The layer's scale and translation of the time axis are taken into account; None where it has no time axis.
+    The layer's scale and translation of the time axis are taken into account; None without a time axis.
     """
     if layer.ndim < 3 or viewer.dims.ndim < layer.ndim:
         return None
@@ -175,21 +172,21 @@ def frame_shown(viewer: Any, layer: Any) -> int | None:
 
 
 def show_frame(viewer: Any, layer: Any, frame: int) -> bool:
-    """Move the slider to a frame of a layer (t, y, x), in its own data; return whether it has a time axis."""
+    """Move the slider to a frame index of a layer (t, y, x); return whether the layer has a time axis."""
     if layer.ndim < 3 or viewer.dims.ndim < layer.ndim:
         return False
-    place = np.array(layer.world_to_data(viewer.dims.point), dtype=np.float64)
-    place[0] = frame
-    viewer.dims.set_point(viewer.dims.ndim - layer.ndim, float(layer.data_to_world(place)[0]))
+    point = np.array(layer.world_to_data(viewer.dims.point), dtype=np.float64)
+    point[0] = frame
+    viewer.dims.set_point(viewer.dims.ndim - layer.ndim, float(layer.data_to_world(point)[0]))
     return True
 
 
 def show_alone(viewer: Any, video: Any, *landmarks: Any) -> None:
-    """Hide all videos and landmarks but these, as large as they fit; go to a frame that the video has."""
+    """Hide all other videos and landmarks, fit the video into the view and go to one of its frames."""
     shown = {layer.unique_id for layer in (video, *landmarks)}
     for layer in (*image_layers(viewer), *landmark_layers(viewer)):
         layer.visible = layer.unique_id in shown
-    if not 0 <= (frame_shown(viewer, video) or 0) < len(video.data):  # of a longer video before
+    if not 0 <= (frame_shown(viewer, video) or 0) < len(video.data):  # the slider was beyond its end
         show_frame(viewer, video, 0)
     _fit(viewer, video)
 
@@ -197,18 +194,18 @@ def show_alone(viewer: Any, video: Any, *landmarks: Any) -> None:
 def _fit(viewer: Any, video: Any) -> None:
     try:
         viewer.reset_view(layers=[video])
-    except TypeError:  # an older napari
+    except TypeError:  # older napari versions have no such argument
         viewer.reset_view()
 
 
 def zoom_in(viewer: Any, video: Any, layer: Any, frame: int, landmarks: npt.NDArray[Any]) -> None:
-    """Have landmarks (N, 2) fill the canvas, unless they do: in a small face none can be grasped."""
-    camera, places = camera_of(viewer), landmarks[np.isfinite(landmarks).all(axis=1)][:, ::-1]
-    if video is None or not len(places):
+    """Zoom in on landmarks (N, 2), unless they are large enough already to be dragged."""
+    camera, points = camera_of(viewer), landmarks[np.isfinite(landmarks).all(axis=1)][:, ::-1]
+    if video is None or not len(points):
         return
     ends = [
         layer.data_to_world((frame, *end)[-layer.ndim :])[-2:]
-        for end in (places.min(axis=0), places.max(axis=0))
+        for end in (points.min(axis=0), points.max(axis=0))
     ]
     middle, side = np.mean(ends, axis=0), AROUND * float(np.ptp(ends, axis=0).max())
     center, before = camera.center, camera.zoom
@@ -220,67 +217,67 @@ def zoom_in(viewer: Any, video: Any, layer: Any, frame: int, landmarks: npt.NDAr
 
 
 SLICING = "dask_optimized_slicing"
-"""The attribute of layers that napari enters as a context around each reading of their data."""
+"""Layer attribute with the context manager that napari enters whenever it reads the layer's data."""
 _reading = threading.RLock()
-"""Held by whoever reads lazy data of a layer, napari or a run; such data may share one reader."""
+"""Held while napari or a run reads a layer's lazy data; several layers may share one file reader."""
 
 
 def count_frames(image_layer: Any) -> int:
-    """Return the number of frames of an image layer, 1 for a single image; no pixel is read.
+    """Return the number of frames of an image layer, 1 for a single image, without reading pixels.
 
     Raises
     ------
     ImageError
-        If the layer is no image, has other dimensions, no pixels or none that are numbers.
+        If the layer is not an image layer, is not (T, Y, X) or (Y, X), is empty or not numeric.
     """
     name = f"The layer {str(getattr(image_layer, 'name', type(image_layer).__name__))!r}"
     if image_layer is None:
         raise ImageError("There is no video: open one, or choose an image layer.")
     if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):
-        raise ImageError(f"{name} is no image layer: choose the layer of the video.")
+        raise ImageError(f"{name} is not an image layer: choose the layer of the video.")
     data = _finest(image_layer)
     shape = tuple(int(length) for length in data.shape)
     n_axes = len(shape) - bool(image_layer.rgb)
     if n_axes not in (2, 3):
         raise ImageError(
-            f"{name} has the shape {shape}: give an image layer (T, Y, X) or (Y, X), grey or RGB; "
+            f"{name} has the shape {shape}: it must be (T, Y, X) or (Y, X), greyscale or RGB; "
             "split other axes into layers first."
         )
     if 0 in shape:
-        raise ImageError(f"{name} has the shape {shape}: there is nothing in it to look for faces in.")
+        raise ImageError(f"{name} has the shape {shape}: it contains no pixels.")
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
-        raise ImageError(f"{name} has the type {dtype}: give bool, integer or float pixels.")
+        raise ImageError(f"{name} has the dtype {dtype}: pixels must be bool, integer or float.")
     return shape[0] if n_axes == 3 else 1
 
 
 def frames_of_layer(image_layer: Any) -> Any:
-    """Return the frames of an image layer as the tracker reads them.
+    """Return the frames of an image layer as an array-like for the tracker.
 
     Parameters
     ----------
     image_layer : napari.layers.Image
-        (T, Y, X) or a single (Y, X), grey, RGB or RGBA; lazy data stay lazy. Of a multiscale layer the finest
-        level is read.
+        (T, Y, X) or a single (Y, X), greyscale, RGB or RGBA; lazy data stay lazy. The finest level of a
+        multiscale layer is used.
 
     Returns
     -------
     array-like, (T, Y, X) or (T, Y, X, 3 or 4)
-        The layer's own data where they are a NumPy array or a `Video` with a time axis. Other data are read
-        frame by frame, and from now on never while napari reads them, because many readers are not
-        thread-safe.
+        The layer's own data if they are a NumPy array or a `Video` with a time axis, shown upright. Other
+        data are read frame by frame, and from now on never while napari reads them, because many readers are
+        not thread-safe.
 
     Raises
     ------
     ImageError
-        As `count_frames`.
+        As in `count_frames`.
     """
     count_frames(image_layer)
     data, still = _finest(image_layer), int(image_layer.ndim) == 2
-    shared, turn = not isinstance(data, (np.ndarray, Video)), _turn(image_layer)
-    if shared:
-        _serialise(image_layer)
-    return LayerFrames(data, still, turn) if shared or still or any(turn) else data
+    lazy, turn = not isinstance(data, (np.ndarray, Video)), _turn(image_layer)
+    if lazy:
+        _lock_slicing(image_layer)
+    return LayerFrames(data, still, turn) if lazy or still or any(turn) else data
 
 
 def _finest(image_layer: Any) -> Any:
@@ -288,7 +285,7 @@ def _finest(image_layer: Any) -> Any:
 
 
 def _turn(layer: Any) -> tuple[bool, bool, bool]:
-    """Return what turns the layer's data as napari shows them, to the nearest of 90 degrees (`FrameView`)."""
+    """Return (transpose, flip x, flip y), which turn the data as displayed, to the nearest 90 degrees."""
     if not hasattr(layer, "data_to_world"):
         return (False, False, False)
     origin, *steps = np.zeros((3, layer.ndim))
@@ -303,8 +300,8 @@ def _turn(layer: Any) -> tuple[bool, bool, bool]:
 class LayerFrames(FrameArray):
     """The frames of a layer's data, read one by one while napari does not read them.
 
-    `data` are (T, Y, X[, C]), or (Y, X[, C]) of a `still`; `turn` is what makes frames upright, as in
-    `FrameView`: the frames are not turned yet.
+    `data` are (T, Y, X[, C]), or (Y, X[, C]) if `still`. Frames are returned as stored: the tracker applies
+    `turn`, which makes them upright.
     """
 
     def __init__(self, data: Any, still: bool, turn: tuple[bool, bool, bool]) -> None:
@@ -318,19 +315,19 @@ class LayerFrames(FrameArray):
             return super().__getitem__(frame)
 
 
-def _serialise(layer: Any) -> None:
-    """Have napari read a layer's data only while no run does; once is enough."""
+def _lock_slicing(layer: Any) -> None:
+    """Make napari wait while a run reads the layer's data; further calls have no effect."""
     for holder in (layer, getattr(layer, "_slicing_state", None)):  # the latter since napari 0.9
         slicing = getattr(holder, SLICING, None)
-        if slicing is not None and not hasattr(slicing, "waits"):
-            setattr(holder, SLICING, _waiting(slicing))
+        if slicing is not None and not hasattr(slicing, "locked"):
+            setattr(holder, SLICING, _locked(slicing))
 
 
-def _waiting(slicing: Callable[[], AbstractContextManager[Any]]) -> Callable[[], AbstractContextManager[Any]]:
+def _locked(slicing: Callable[[], AbstractContextManager[Any]]) -> Callable[[], AbstractContextManager[Any]]:
     @contextmanager
-    def waiting() -> Iterator[Any]:
-        with _reading, slicing() as found:
-            yield found
+    def locked() -> Iterator[Any]:
+        with _reading, slicing() as entered:
+            yield entered
 
-    waiting.waits = True  # type: ignore[attr-defined]
-    return waiting
+    locked.locked = True  # type: ignore[attr-defined]
+    return locked

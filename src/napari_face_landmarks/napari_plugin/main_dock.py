@@ -1,4 +1,4 @@
-"""The dock "Face landmarks": a tab for each thing to do, over the current landmarks layer of its viewer."""
+"""The dock "Face landmarks", with a tab for each task on the viewer's current landmarks layer."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from napari_face_landmarks.napari_plugin import commands
 from napari_face_landmarks.napari_plugin.check_dock import QualityDock
 from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
 from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
-from napari_face_landmarks.napari_plugin.layers import text_over_picture
+from napari_face_landmarks.napari_plugin.layers import text_overlay_of
 from napari_face_landmarks.napari_plugin.measure_dock import MeasuresDock
-from napari_face_landmarks.napari_plugin.qt_forms import Docked, Scrolling, fill
+from napari_face_landmarks.napari_plugin.qt_forms import Docked, Scrolling, set_contents
 from napari_face_landmarks.napari_plugin.track_dock import FaceLandmarksWidget
 from napari_face_landmarks.napari_plugin.view_dock import ViewDock
 
 TOOLTIPS = {
     "Track": "Find faces and their landmarks in a video.",
-    "Check": "Curves over time, and the frames that are worth a look.",
-    "Correct": "Move landmarks, fit the others to them, propagate.",
+    "Check": "Curves over time, and the frames where landmarks may be wrong.",
+    "Correct": "Drag landmarks, refit the face, propagate the correction.",
     "Measure": "Eye closure, mouth, brows, asymmetry and blinks over time.",
     "Faces": "Rename, merge, split and delete faces.",
     "View": "Colours, outlines, numbers and trails.",
 }
-SPACE, UNSEEN_MS = " ", 300
+SPACE, LOAD_MS = " ", 300
 
 
 def _load_font(viewer: Any) -> None:
-    """Have napari load its font, unseen, while the dock opens, not with the first landmarks of a run."""
-    text = text_over_picture(viewer)
+    """Make napari load its font while the dock opens, with an invisible text, instead of during a run."""
+    text = text_overlay_of(viewer)
     if text.visible or text.text:
         return
     text.visible, text.text = True, SPACE
@@ -39,11 +39,11 @@ def _load_font(viewer: Any) -> None:
         if text.text == SPACE:
             text.visible, text.text = False, ""
 
-    QTimer.singleShot(0, lambda: QTimer.singleShot(UNSEEN_MS, end))  # counted from when the dock is open
+    QTimer.singleShot(0, lambda: QTimer.singleShot(LOAD_MS, end))  # starts when the dock is open
 
 
 class FaceLandmarksDock(Docked):
-    """All that the plugin does: a panel (`track`, `check`, ...) in each of the `tabs`."""
+    """Contents of the dock: each of the `tabs` has its panel (`track`, `check`, ...)."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(commands.DOCK)
@@ -62,14 +62,14 @@ class FaceLandmarksDock(Docked):
         for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):
             self.tabs.addTab(Scrolling(getattr(panel, "native", panel)), title)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tooltip)
-        fill(self, self.tabs)
+        set_contents(self, self.tabs)
         self.tabs.currentChanged.connect(self._on_tab)
         self._on_tab(0)
         commands.register(napari_viewer, self)
         _load_font(napari_viewer)
 
     def leave(self) -> None:
-        """Take the curves back."""
+        """Return enlarged curves to their panels, and delete the dock's contents."""
         for panel in (self.check, self.measure):
             panel.wide.button.setChecked(False)
         super().leave()
@@ -79,10 +79,8 @@ class FaceLandmarksDock(Docked):
         self.tabs.setCurrentIndex(list(TOOLTIPS).index(title))
 
     def _on_tab(self, index: int) -> None:
-        """Have only the panel in front follow the landmarks: that may take a second for a long video."""
+        """Let only the panel in front follow the landmarks, which may take a second for a long video."""
         title = list(TOOLTIPS)[index]
-        self.check.set_active(
-            title in ("Check", "Correct")
-        )  # Correct goes from one frame to check to the next
+        self.check.set_active(title in ("Check", "Correct"))  # Correct uses the frames listed in Check
         self.correct.set_active(title == "Correct")
         self.faces.set_active(title == "Faces")

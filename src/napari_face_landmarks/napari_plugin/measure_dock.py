@@ -46,28 +46,33 @@ from napari_face_landmarks.measures.plot import SIDE_COLOURS, plot_measures, sav
 from napari_face_landmarks.measures.validation import caution
 from napari_face_landmarks.napari_plugin.curves import Curves, columns_of
 from napari_face_landmarks.napari_plugin.layers import frame_shown, show_frame, video_of_layer
-from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Wide, do_elsewhere, reader_of
+from napari_face_landmarks.napari_plugin.panels import (
+    EnlargeableCurves,
+    FollowingPanel,
+    reader_of,
+    run_in_thread,
+)
 from napari_face_landmarks.napari_plugin.qt_forms import (
     LayerChooser,
-    Words,
+    WrappedLabel,
     call_while_open,
-    column_of,
-    fill,
-    line_of,
-    may_be_narrow,
-    table_to_read,
-    with_help,
+    elide_long_items,
+    hbox,
+    read_only_table,
+    set_contents,
+    vbox,
+    with_tooltip,
 )
 
 OUTLINE = "#909090"
-LINES = "Measured"
-"""Name of the layer that shows what is measured."""
-ICON = 68
-"""Side of the picture of a measure in the list, px."""
-SHOWN_HERE = "Every measure on the frame shown, with its standard error; a click shows its curves."
-CHANGED_AT_REST = (
-    "At rest: before, after, and the change ± half its 95 % interval; * where the change is larger than the "
-    "uncertainty of the landmarks explains."
+LINES_LAYER = "Measured"
+"""Name of the layer with the measured lines."""
+ICON_SIZE = 68
+"""Side of the icon of a measure in the list, px."""
+VALUES_HELP = "All measures on the current frame with standard errors; click one to show its curves."
+CHANGES_HELP = (
+    "At rest: before, after, and the change ± half its 95 % interval; * marks changes larger than the "
+    "uncertainty of the landmarks."
 )
 TABLE = "Table of every frame"
 EXPORTS = {
@@ -78,11 +83,12 @@ EXPORTS = {
     "Report": "Web page (*.html)",
     "Changes since before": "CSV (*.csv)",
 }
-REST = "Rest: this frame"
-HERE = ("Right", "Left", "L \N{MINUS SIGN} R")
-SINCE = ("Before", "After", "Change")
-TITLES, NUMBERS = {HERE: 112, SINCE: 130}, 42  # px, widths of the table's names, and of numbers without error
-SHORTER = {
+REST_TEXT = "Rest: this frame"
+VALUE_HEADERS = ("Right", "Left", "L \N{MINUS SIGN} R")
+CHANGE_HEADERS = ("Before", "After", "Change")
+NAME_WIDTHS = {VALUE_HEADERS: 112, CHANGE_HEADERS: 130}  # px
+NUMBER_WIDTH = 42  # px, of columns without errors
+ABBREVIATIONS = {
     "_right": " R",
     "_left": " L",
     "_difference": " L\N{MINUS SIGN}R",
@@ -96,19 +102,19 @@ SHORTER = {
     "deviation": "dev.",
     "aperture area": "aperture",
 }
-"""What the table writes in place of parts of the measures' names."""
-NEED_NO_SECONDS = (TABLE, "Plot")
+"""Replacements in measures' names for the table."""
+WITHOUT_SECONDS = (TABLE, "Plot")
 
 
 def _suffixes(filters: str) -> list[str]:
-    """Return the suffixes in a file dialog's list of formats, or in one line of it."""
+    """Return the suffixes in the name filters of a file dialog."""
     return re.findall(r"\*(\.\w+)", filters)
 
 
 def _with_suffix(path: Path, what: str, chosen: str = "") -> Path:
-    """Return the path of an export with a suffix: of the format that was chosen in the dialog, or the first.
+    """Return the path of an export with a suffix: of the format `chosen` in the dialog, or the first one.
 
-    A dot in the name of a recording (``S01.rest``) is not the beginning of a suffix.
+    A dot in a recording's name (``S01.rest``) does not start a suffix.
     """
     known = _suffixes(EXPORTS[what])
     if path.suffix.lower() in known:
@@ -116,12 +122,12 @@ def _with_suffix(path: Path, what: str, chosen: str = "") -> Path:
     return path.with_name(path.name + (_suffixes(chosen) or known)[0])
 
 
-def picture_of(name: str, landmarks: npt.NDArray[Any]) -> QPixmap:
-    """Return a small picture of a face (68, 2) with the lines of a measure."""
+def icon_of_measure(name: str, landmarks: npt.NDArray[Any]) -> QPixmap:
+    """Return an icon of a face (68, 2) with the lines of a measure."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     size = max(float((high - low).max()), 1e-9)
-    points = (landmarks - (low + high) / 2) / size * (ICON - 6) + ICON / 2
-    pixmap = QPixmap(ICON, ICON)
+    points = (landmarks - (low + high) / 2) / size * (ICON_SIZE - 6) + ICON_SIZE / 2
+    pixmap = QPixmap(ICON_SIZE, ICON_SIZE)
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -140,7 +146,7 @@ def picture_of(name: str, landmarks: npt.NDArray[Any]) -> QPixmap:
 
 
 def _lines(name: str) -> list[tuple[Measure, tuple[int, ...]]]:
-    """Return the lines that show a measure, of both sides."""
+    """Return the lines of a measure on both sides, as landmark indices."""
     wanted = {"closure": "eye_height"}.get(name, name)
     return [
         (item, line)
@@ -153,9 +159,9 @@ def _lines(name: str) -> list[tuple[Measure, tuple[int, ...]]]:
 class MeasuresDock(FollowingPanel):
     """The panel Measure: measures of the faces in the current landmarks layer.
 
-    `before_plot`, at the left of `plot`, has the curves of another recording, one of `befores`. `values`
-    shows all measures on the frame shown: right, left and difference, with standard errors; or what has
-    changed at rest since the other recording. `table` is what is shown, or None.
+    `before_plot`, on the left of `plot`, shows the curves of the recording chosen in `befores`.
+    `values` shows all measures on the current frame (right, left and difference, with standard errors), or
+    the changes at rest since the other recording. `table` has the measures shown, or is None.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -164,27 +170,27 @@ class MeasuresDock(FollowingPanel):
         self._rest: int | str = "auto"
         self._n_live = 0
         self._lines: Any = None
-        self._pictured: Any = None
+        self._icons_of: Any = None
         self._compared: Any = None
-        self._wanted_export: tuple[str, Path] | None = None
+        self._pending_export: tuple[str, Path] | None = None
         self._before: tuple[Any, Tracks, MeasureTable] | None = None
         self.table: MeasureTable | None = None
         self._make_controls()
         self._lay_out()
         self._connect()
-        self._follow()
+        self._start_following()
 
     def _make_controls(self) -> None:
         self.layers = LayerChooser(self._viewer)
-        self.faces = with_help(QComboBox(), "The face that is measured.")
-        self.names = with_help(QComboBox(), "What is measured; its definition is shown below.")
-        before = "Another recording of this person: its curves come to the left, and a table of changes."
-        self.befores = with_help(QComboBox(), before)
+        self.faces = with_tooltip(QComboBox(), "Face to measure.")
+        self.names = with_tooltip(QComboBox(), "Measure to plot; its definition is shown below.")
+        before = "Compare with another recording of this person: curves side by side, and a table of changes."
+        self.befores = with_tooltip(QComboBox(), before)
         files = "Write a table, the blinks, a summary, the plot or a report."
-        self.export_button = with_help(QComboBox(), files)
+        self.export_button = with_tooltip(QComboBox(), files)
         self.export_button.addItems(["Export …", *EXPORTS])
-        for box, letters in ((self.names, 8), (self.faces, 6), (self.befores, 12), (self.export_button, 8)):
-            may_be_narrow(box, letters)
+        for box, chars in ((self.names, 8), (self.faces, 6), (self.befores, 12), (self.export_button, 8)):
+            elide_long_items(box, chars)
         self.names.addItem("eye closure", "closure")
         titles = {item.name: item.title for item in MEASURES}
         for name in PAIRS:
@@ -192,44 +198,44 @@ class MeasuresDock(FollowingPanel):
         for item in MEASURES:
             if item.side == "both":
                 self.names.addItem(item.title, item.name)
-        self.names.setIconSize(QSize(ICON // 2, ICON // 2))
+        self.names.setIconSize(QSize(ICON_SIZE // 2, ICON_SIZE // 2))
         self.plot, self.before_plot = Curves(), Curves()
         self.before_plot.hide()
-        self.before_plot.cursor.hide()  # the slider is that of the other recording
+        self.before_plot.cursor.hide()  # the slider does not apply to this recording
         self.before_plot.setYLink(self.plot)
         self.curves = QWidget()
-        side_by_side = line_of(self.before_plot, self.plot)
+        side_by_side = hbox(self.before_plot, self.plot)
         side_by_side.setContentsMargins(0, 0, 0, 0)
         self.curves.setLayout(side_by_side)
-        self.values = with_help(table_to_read(3), SHOWN_HERE)
-        self.values.setHorizontalHeaderLabels(HERE)
+        self.values = with_tooltip(read_only_table(3), VALUES_HELP)
+        self.values.setHorizontalHeaderLabels(VALUE_HEADERS)
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.of_frame = QLabel()  # what the values are those of
-        fill(self.values.findChild(QAbstractButton), self.of_frame)  # the corner of the table
-        self.values.setTextElideMode(Qt.TextElideMode.ElideNone)  # the margins of cells are room, too
+        self.of_frame = QLabel()  # names the frame of the values
+        set_contents(self.values.findChild(QAbstractButton), self.of_frame)  # the corner of the table
+        self.values.setTextElideMode(Qt.TextElideMode.ElideNone)  # text may extend into the margins of cells
         self.values.setStyleSheet("QTableWidget, QHeaderView { font-size: 8pt; padding: 0px; }")
         self.values.verticalHeader().setDefaultSectionSize(20)
         self.values.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.rest_button = with_help(
-            QPushButton(REST),
-            "Take the frame shown as the face at rest, to which lengths are scaled; again for the calmest "
-            "second.",
+        self.rest_button = with_tooltip(
+            QPushButton(REST_TEXT),
+            "Use the current frame as the face at rest, by which lengths are scaled; click again to use the "
+            "calmest second.",
         )
         self.rest_button.setCheckable(True)
-        lines = "Draw the lines that are measured in the picture."
-        self.lines_box = with_help(QCheckBox("Show on the face"), lines)
-        self.status = Words(lines=2)
+        lines = "Draw the measured lines on the face."
+        self.lines_box = with_tooltip(QCheckBox("Show on the face"), lines)
+        self.status = WrappedLabel(lines=2)
 
     def _lay_out(self) -> None:
-        self.wide = Wide(self._viewer, self.curves, "Face landmarks: measures")
-        column = column_of(
+        self.wide = EnlargeableCurves(self._viewer, self.curves, "Face landmarks: measures")
+        column = vbox(
             self.layers,
-            line_of((self.names, 2), (self.faces, 1)),
+            hbox((self.names, 2), (self.faces, 1)),
             (self.wide, 1),
-            line_of((self.lines_box, 1), self.wide.button),
+            hbox((self.lines_box, 1), self.wide.button),
             self.befores,
             (self.values, 1),
-            line_of(self.rest_button, (self.export_button, 1)),
+            hbox(self.rest_button, (self.export_button, 1)),
             self.status,
         )
         self.setLayout(column)
@@ -248,14 +254,14 @@ class MeasuresDock(FollowingPanel):
         self._viewer.dims.events.current_step.connect(self._on_slider)
         self._viewer.layers.events.removed.connect(self._on_removed)
 
-    # what is measured
+    # measuring
 
-    def _wanted(self) -> bool:
-        return self.isVisible() or self.wide.below
+    def _is_active(self) -> bool:
+        return self.isVisible() or self.wide.enlarged
 
     def _on_layer(self) -> None:
         self._rest, self._tracks, self.table, self._n_live = "auto", None, None, 0
-        self._wanted_export = None
+        self._pending_export = None
         self._fill_befores()
         self.rest_button.setChecked(False)
         self._draw()
@@ -263,7 +269,7 @@ class MeasuresDock(FollowingPanel):
             self.status.setText("Track a video, or open landmarks, to measure its faces.")
 
     def _fill_befores(self) -> None:
-        """List the other landmarks layers, to compare with."""
+        """List the other landmarks layers for comparison."""
         if not self.is_open:
             return
         chosen = self.befores.currentData()
@@ -279,7 +285,7 @@ class MeasuresDock(FollowingPanel):
             self._on_before()
 
     def _on_before(self, *_: Any) -> None:
-        """Measure the recording to compare with, in another thread."""
+        """Measure the recording for comparison in a thread."""
         layer, self._before = self.befores.currentData(), None
         if layer is None:
             self._draw()
@@ -299,7 +305,7 @@ class MeasuresDock(FollowingPanel):
             self._before = found
             self._draw()
 
-        do_elsewhere(work, show)
+        run_in_thread(work, show)
 
     def _on_run(self, results: Sequence[FrameResult]) -> None:
         if self._busy or len(results) <= 1.2 * self._n_live + 25:
@@ -314,7 +320,7 @@ class MeasuresDock(FollowingPanel):
         self._measure(read)
 
     def _measure(self, tracks_of: Callable[[], Tracks]) -> None:
-        """Measure tracks in another thread, and show the result."""
+        """Measure tracks in a thread, show the result and do a pending export."""
         rest = self._rest
 
         def work() -> Any:
@@ -322,7 +328,7 @@ class MeasuresDock(FollowingPanel):
             return tracks, measure(tracks, rest=rest)
 
         def show(found: Any) -> None:
-            wanted, self._wanted_export = self._wanted_export, None
+            export, self._pending_export = self._pending_export, None
             if isinstance(found, str):
                 self.table = None
                 self._draw()
@@ -330,10 +336,10 @@ class MeasuresDock(FollowingPanel):
                 return
             self._tracks, self.table = found
             self._fill_faces()
-            self._fill_pictures()
+            self._fill_icons()
             self._draw()
-            if wanted is not None:
-                self.export(*wanted)
+            if export is not None:
+                self.export(*export)
 
         self._compute(work, show)
 
@@ -345,29 +351,29 @@ class MeasuresDock(FollowingPanel):
                 self.faces.addItems(names)
         self.faces.setVisible(len(names) > 1)
 
-    def _fill_pictures(self) -> None:
-        """Draw each measure in the list on the face that is measured, once for each layer."""
-        if self._pictured is self._layer or self.table is None:
+    def _fill_icons(self) -> None:
+        """Draw the icons of the measures in the list with the measured face, once per layer."""
+        if self._icons_of is self._layer or self.table is None:
             return
         at = self.table.rest[0] if len(self.table.rest[0]) else np.flatnonzero(self.table.usable[:, 0])
         if not len(at):
             return
-        self._pictured, face = self._layer, self._tracks.landmarks[at[0], 0].astype(np.float64)
+        self._icons_of, face = self._layer, self._tracks.landmarks[at[0], 0].astype(np.float64)
         for row in range(self.names.count()):
-            self.names.setItemIcon(row, QIcon(picture_of(self.names.itemData(row), face)))
+            self.names.setItemIcon(row, QIcon(icon_of_measure(self.names.itemData(row), face)))
 
     def _on_rest(self, chosen: bool) -> None:
         frame = None if self._layer is None else frame_shown(self._viewer, self._layer)
         self._rest = frame if chosen and frame is not None else "auto"
-        self.rest_button.setText(REST if self._rest == "auto" else f"Rest: frame {frame}")
-        self._forget()
-        self._look()
+        self.rest_button.setText(REST_TEXT if self._rest == "auto" else f"Rest: frame {frame}")
+        self._invalidate()
+        self._poll()
 
-    # what is shown
+    # showing measures
 
     @property
     def face(self) -> int:
-        """The face that is shown."""
+        """Index of the chosen face."""
         return max(0, int(self.faces.currentIndex()))
 
     @property
@@ -386,25 +392,23 @@ class MeasuresDock(FollowingPanel):
             self.values.setRowCount(0)
             self._remove_lines()
             return
-        self._say(table)
+        self._show_definition(table)
         if before is not None:
             self._show_changes()
         self._on_slider()
 
-    def _say(self, table: MeasureTable) -> None:
+    def _show_definition(self, table: MeasureTable) -> None:
         shown = [column for column, _ in columns_of(table, self._name)]
         definition = next((item.help for item in MEASURES if item.name in shown), "")
         if self._name == "closure":
-            definition = "1 minus the eye's height over that of the open eye: 0 is open, 1 is shut."
+            definition = "1 minus the ratio of the eye's height to the open eye's: 0 is open, 1 is shut."
         columns = [(self._name, "this measure"), (f"{self._name}_difference", "left minus right")]
-        known_too_small = caution(columns, str(table.meta.get(MODELS, "")))
-        sentences = [f"{definition.rstrip('.')}.", *table.warnings]
-        if known_too_small:
-            sentences.append(known_too_small)
+        warning = caution(columns, str(table.meta.get(MODELS, "")))
+        sentences = [f"{definition.rstrip('.')}.", *table.warnings, *([warning] if warning else [])]
         if not np.isfinite(table.timestamps).all():
             sentences.append("No time stamps: blinks are not marked, and exports ask for the frame rate.")
         if any(table.columns[table.column(name)].unit.startswith("percent") for name in shown):
-            sentences.append("Percent are of the distance of the outer canthi at rest.")
+            sentences.append("Percentages are relative to the distance of the outer canthi at rest.")
         self.status.setText(" ".join(sentences))
 
     def _on_slider(self, *_: Any) -> None:
@@ -419,7 +423,7 @@ class MeasuresDock(FollowingPanel):
         self._draw_lines()
 
     def _show_values(self, frame: int) -> None:
-        """Show every measure on a frame; that of the curves is selected."""
+        """Show all measures on a frame, and select the one that is plotted."""
         table = self.table
         assert table is not None
         rows = np.flatnonzero(table.frame_indices == frame)
@@ -436,11 +440,13 @@ class MeasuresDock(FollowingPanel):
                     texts[k] = self._cell(column, value, error) if np.isfinite(value) else ("n/a", "")
             cells.append(texts)
         self.of_frame.setText(f" frame {frame}")
-        self._fill(HERE, [str(self.names.itemData(k)) for k in range(self.names.count())], cells)
+        self._set_cells(
+            VALUE_HEADERS, [str(self.names.itemData(k)) for k in range(self.names.count())], cells
+        )
         self.values.selectRow(self.names.currentIndex())
 
     def _show_changes(self) -> None:
-        """Show every measure at rest, before and after, and how it has changed; certain changes are bold."""
+        """Show all measures at rest, before and after, with their changes; * marks significant ones."""
         changes = self._changes()
         if changes is None:
             return
@@ -448,33 +454,33 @@ class MeasuresDock(FollowingPanel):
         cells, titles = [], []
         for _, row in changes.iterrows():
             half = row["change_high"] - row["change"]
-            certain = " *" if abs(row["change"]) > half else ""
+            mark = " *" if abs(row["change"]) > half else ""
             change, full = self._cell(row["measure"], row["change"], half, "+")
             digits = len(change.partition("±")[0].partition(".")[2])
             values = [(f"{row[when]:.{digits}f}", "") for when in ("before", "after")]
-            cells.append([*values, (change + certain, full)])
+            cells.append([*values, (change + mark, full)])
             titles.append(row["measure"])
         self.of_frame.setText(" at rest")
-        self._fill(SINCE, titles, cells)
+        self._set_cells(CHANGE_HEADERS, titles, cells)
 
     def _cell(self, column: str, value: float, error: float, sign: str = "") -> tuple[str, str]:
-        """Return a value with its error as briefly as possible, and for the tooltip with name and unit."""
+        """Return a value with its error, abbreviated for a cell, and with name and unit for the tooltip."""
         title, unit = self._title_and_unit(column)
         full = f"{title}: {with_error(value, error, sign)} {unit_symbol(unit)}"
         return briefly_with_error(value, error, sign), full
 
-    def _fill(
+    def _set_cells(
         self, head: tuple[str, str, str], names: Sequence[str], cells: Sequence[Sequence[tuple[str, str]]]
     ) -> None:
-        """Show cells, each with its tooltip."""
+        """Set headers and cells of the table; cells are (text, tooltip)."""
         table = self.values
         if table.rowCount() != len(names) or table.horizontalHeaderItem(0).text() != head[0]:
             table.setRowCount(len(names))
             table.setHorizontalHeaderLabels(list(head))
-            table.verticalHeader().setFixedWidth(TITLES[head])
+            table.verticalHeader().setFixedWidth(NAME_WIDTHS[head])
             for row, name in enumerate(names):
                 title, unit = self._title_and_unit(name)
-                for long, short in SHORTER.items():
+                for long, short in ABBREVIATIONS.items():
                     name = name.replace(long, short)
                 shown = "" if unit == "ratio" else unit_symbol(unit)
                 table.setVerticalHeaderItem(row, QTableWidgetItem(f"{name} {shown}".strip()))
@@ -484,20 +490,20 @@ class MeasuresDock(FollowingPanel):
             for column, label in enumerate(head):
                 alone = label in ("Before", "After")
                 table.horizontalHeader().setSectionResizeMode(column, modes.Fixed if alone else modes.Stretch)
-                table.horizontalHeader().resizeSection(column, NUMBERS)
+                table.horizontalHeader().resizeSection(column, NUMBER_WIDTH)
             for row in range(len(names)):
                 for column in range(len(head)):
                     item = QTableWidgetItem("")
                     item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                     table.setItem(row, column, item)
-            table.setToolTip(SHOWN_HERE if head == HERE else CHANGED_AT_REST)
+            table.setToolTip(VALUES_HELP if head == VALUE_HEADERS else CHANGES_HELP)
         for row, texts in enumerate(cells):
             for column, (text, tooltip) in enumerate(texts):
                 table.item(row, column).setText(text)
                 table.item(row, column).setToolTip(tooltip)
 
     def _title_and_unit(self, name: str) -> tuple[str, str]:
-        """Return the title and the unit of a column, or of both sides of a measure."""
+        """Return the title and the unit of a column or of a measure of both sides."""
         assert self.table is not None
         known = {column.name: column for column in self.table.columns}
         place = self.names.findData(name)
@@ -509,7 +515,7 @@ class MeasuresDock(FollowingPanel):
             self.names.setCurrentIndex(row)
 
     def _changes(self) -> Any:
-        """Return the table of changes since the other recording, made once for each pair."""
+        """Return the table of changes since the other recording, computed once for each pair."""
         if self._before is None or self.table is None:
             return None
         key = (self._before[2], self.table, self.face)
@@ -530,7 +536,7 @@ class MeasuresDock(FollowingPanel):
             return
         show_frame(self._viewer, self._layer, self.plot.frame_at(event.scenePos()))
 
-    # the lines in the picture
+    # measured lines on the face
 
     def _draw_lines(self, *_: Any) -> None:
         table, layer = self.table, self._layer
@@ -542,7 +548,7 @@ class MeasuresDock(FollowingPanel):
         paths = [] if not len(rows) else self._paths(self._tracks.landmarks[rows[0], self.face], frame)
         if self._lines is None:
             self._lines = self._viewer.add_shapes(
-                name=LINES, ndim=3, scale=layer.scale, translate=layer.translate, edge_color="#f5c400"
+                name=LINES_LAYER, ndim=3, scale=layer.scale, translate=layer.translate, edge_color="#f5c400"
             )
             self._viewer.layers.selection.active = layer
         self._lines.data = []
@@ -571,7 +577,7 @@ class MeasuresDock(FollowingPanel):
             if lines in layers:
                 layers.remove(lines)
 
-        QTimer.singleShot(0, remove)  # napari crashes if layers are removed while it reports a removal
+        QTimer.singleShot(0, remove)  # napari crashes if a handler of `removed` removes layers
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self._lines:
@@ -579,7 +585,7 @@ class MeasuresDock(FollowingPanel):
             if self.is_open:
                 self.lines_box.setChecked(False)
 
-    # files
+    # exports
 
     def _on_export(self, chosen: int) -> None:
         self.export_button.setCurrentIndex(0)
@@ -587,9 +593,9 @@ class MeasuresDock(FollowingPanel):
             self.save(list(EXPORTS)[chosen - 1])
 
     def save(self, what: str = TABLE) -> None:
-        """Ask for a file, and write one of `EXPORTS` to it once the landmarks are measured."""
-        self._look()
-        if self._layer is None or (self.table is None and not self._busy) or not self._give_seconds(what):
+        """Show a file dialog, and write one of `EXPORTS` as soon as the landmarks are measured."""
+        self._poll()
+        if self._layer is None or (self.table is None and not self._busy) or not self._ask_for_rate(what):
             return
         recording = self._layer.name.removesuffix(" landmarks")
         name = "measures" if what == TABLE else what.lower()
@@ -602,23 +608,23 @@ class MeasuresDock(FollowingPanel):
         if not self._busy:
             self.export(what, _with_suffix(Path(path), what, line))
             return
-        self._wanted_export = what, _with_suffix(Path(path), what, line)
+        self._pending_export = what, _with_suffix(Path(path), what, line)
         self.status.setText("Measuring …")
 
-    def _give_seconds(self, what: str) -> bool:
-        """Ask for the frame rate where an export needs it and it is not known; return False if refused."""
+    def _ask_for_rate(self, what: str) -> bool:
+        """Ask for the frame rate if an export needs it and it is unknown; return False if cancelled."""
         table = self.table
-        if table is None or what in NEED_NO_SECONDS or np.isfinite(table.timestamps).all():
+        if table is None or what in WITHOUT_SECONDS or np.isfinite(table.timestamps).all():
             return True
-        words = "This recording has no time stamps. Its frames per second:"
-        fps, given = QInputDialog.getDouble(self, "Frame rate", words, 25.0, 0.01, 100_000.0, 2)
-        if given:
+        question = "This recording has no time stamps. Frames per second:"
+        fps, accepted = QInputDialog.getDouble(self, "Frame rate", question, 25.0, 0.01, 100_000.0, 2)
+        if accepted:
             self.table = dataclasses.replace(table, timestamps=table.frame_indices / fps)
             self._draw()
-        return bool(given)
+        return bool(accepted)
 
     def export(self, what: str, path: Path) -> None:
-        """Write one of `EXPORTS` to a file; what goes wrong is said in the status line."""
+        """Write one of `EXPORTS` to a file in a thread; errors are shown in the status."""
         table, tracks = self.table, self._tracks
         if table is None:
             self.status.setText("There is nothing to export: track a video first.")
@@ -628,9 +634,7 @@ class MeasuresDock(FollowingPanel):
         older = None if self._before is None else self._path_of(self._before[0])
         before, face, changes = self._before, self.face, self._changes()
         if what == "Changes since before" and changes is None:
-            self.status.setText(
-                "There is nothing to compare with: choose another recording below the curves."
-            )
+            self.status.setText("There is no recording to compare with: choose one below the curves.")
             return
 
         def work() -> str:
@@ -657,10 +661,10 @@ class MeasuresDock(FollowingPanel):
                 self.status.setText(text)
 
         self.status.setText(f"Writing {path.name} …")
-        do_elsewhere(work, show)
+        run_in_thread(work, show)
 
     def _path_of(self, layer: Any) -> str | None:
-        """Return the video file of a landmarks layer."""
+        """Return the path of the video of a landmarks layer, or None."""
         video = video_of_layer(self._viewer, layer)
         return None if video is None else video.metadata.get("path") or getattr(video.source, "path", None)
 
@@ -670,15 +674,15 @@ class MeasuresDock(FollowingPanel):
 
 
 def briefly_with_error(value: float, error: float, sign: str = "") -> str:
-    """Return a value with its error in about nine characters, so that it fits a narrow cell."""
+    """Return a value with its error in about nine characters, for narrow cells."""
     two = error < 3.55 and (error >= 1 or (error >= 0.1 and abs(value) < 10))
     return with_error(value, error, sign, 1 + two).replace(" ± 0.", "±.").replace(" ± ", "±")
 
 
 def with_error(value: float, error: float, sign: str = "", significant: int = 2) -> str:
-    """Return a value with its error, both to digits that are significant in the error.
+    """Return a value with its error, both rounded to `significant` digits of the error.
 
-    `sign` "+" writes a plus too.
+    `sign` "+" adds a plus sign to positive values.
     """
     if not np.isfinite(error) or error <= 0:
         return f"{value:{sign}.3g}"

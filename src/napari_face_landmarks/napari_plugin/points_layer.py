@@ -1,4 +1,4 @@
-"""Landmarks as Points layers and back, and image layers as frames; works without Qt and without a display."""
+"""Conversion between tracks and Points layers, and tracking of image layers; no Qt, no display."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from napari_face_landmarks.settings import TrackerSettings
 
 
-POINT_SIZE = 0.03  # diameter over the side of the landmarks' box (geometric mean of width and height)
-SMALLEST_POINT = 1.0  # px
+POINT_SIZE = 0.03  # diameter over the side of the landmarks' bounding box (geometric mean of the sides)
+MIN_POINT_SIZE = 1.0  # px
 BORDER_COLOUR = "#101010"
-BORDER_WIDTH = np.float32(0.12)  # over the diameter; napari makes an array of this type
+BORDER_WIDTH = np.float32(0.12)  # over the diameter; napari creates an array of this dtype
 ANTIALIASING = 0.3
-"""px on the screen, in place of 1: the border is widened by as much, and would cover a point of 3 px."""
+"""px on the screen; napari's default of 1 widens the border so much that it covers a point of 3 px."""
 CANVAS_LIMITS = (0, 10_000)
-"""Diameter on the screen, px. napari draws a point that is enlarged to the lower limit as border only."""
+"""Diameter on the screen, px. napari draws points enlarged to the lower limit as border only."""
 
-_WORDS = np.array(SOURCES, dtype=object)
+_SOURCE_NAMES = np.array(SOURCES, dtype=object)
 
 
 @dataclass(frozen=True)
 class PointRows:
-    """Landmarks as rows of a Points layer, N, ordered by frame, then face, then landmark."""
+    """Landmarks as N rows of a Points layer, ordered by frame, face and landmark."""
 
-    data: npt.NDArray[np.float32]  # (N, 3) frame, y, x, or (N, 2) y, x, px; Fortran-ordered: sliced fastest
+    data: npt.NDArray[np.float32]  # (N, 3) frame, y, x, or (N, 2) y, x, px; Fortran order for fast slicing
     size: npt.NDArray[np.float32]  # diameter, px, in proportion to the face
     landmark: npt.NDArray[np.int32]  # 0 to 67
     face: npt.NDArray[np.int32]
@@ -55,14 +55,14 @@ class PointRows:
 
 
 def blank_rows(frame_indices: npt.ArrayLike, n_faces: int, ndim: int) -> PointRows:
-    """Return rows without landmarks for frames (T,), to be filled in.
+    """Return hidden rows for frames (T,), to which landmarks can be written.
 
     Parameters
     ----------
     frame_indices : array-like, (T,)
         Index of each frame in the video.
     n_faces : int
-        Faces on each frame.
+        Number of faces per frame.
     ndim : int
         3 for rows (t, y, x), 2 for (y, x).
     """
@@ -74,7 +74,7 @@ def blank_rows(frame_indices: npt.ArrayLike, n_faces: int, ndim: int) -> PointRo
         data[:, 0] = np.repeat(frames, n_faces * N_LANDMARKS)
     return PointRows(
         data=data,
-        size=np.full(count, SMALLEST_POINT, dtype=np.float32),
+        size=np.full(count, MIN_POINT_SIZE, dtype=np.float32),
         landmark=np.tile(np.arange(N_LANDMARKS, dtype=np.int32), n_frames * n_faces),
         face=np.tile(np.repeat(np.arange(n_faces, dtype=np.int32), N_LANDMARKS), n_frames),
         confidence=np.zeros(count, dtype=np.float32),
@@ -90,7 +90,7 @@ def point_rows(
     frame_indices: npt.NDArray[Any],
     ndim: int,
 ) -> PointRows:
-    """Lay landmarks out as rows of a Points layer.
+    """Convert landmarks to rows of a Points layer.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def point_rows(
     confidence : ndarray, (T, F, 68)
         0 to 1.
     source : ndarray, (T, F)
-        Index into `tracking.SOURCES`.
+        Index into `SOURCES`.
     frame_indices : ndarray, (T,)
         Index of each frame in the video.
     ndim : int
@@ -117,7 +117,7 @@ def point_rows(
     return dataclasses.replace(
         rows,
         size=np.repeat(_point_sizes(landmarks, found), N_LANDMARKS),
-        confidence=np.array(confidence, dtype=np.float32).ravel(),  # the layer's own, which may be edited
+        confidence=np.array(confidence, dtype=np.float32).ravel(),  # a copy, which the layer may edit
         source=np.repeat(np.asarray(source, dtype=np.uint8).ravel(), N_LANDMARKS),
         found=found.ravel(),
     )
@@ -132,10 +132,10 @@ def take_found(rows: PointRows) -> PointRows:
 
 
 def features_of(rows: PointRows) -> pd.DataFrame:
-    """Return the table that goes with the rows: landmark, face, confidence, source (in words).
+    """Return the features of the rows: landmark, face, confidence and source (by name).
 
-    The words are an array of Python's strings: napari makes one of every column whenever a point is selected,
-    which for a categorical of a long video takes longer than all the rest.
+    The names have dtype object: napari converts every column to an array whenever a point is selected, which
+    is slow for a categorical column of a long video.
     """
     columns = {
         "landmark": rows.landmark,
@@ -148,28 +148,28 @@ def features_of(rows: PointRows) -> pd.DataFrame:
 
 def source_names(source: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
     """Return the names of source codes, (N,) of str."""
-    return np.asarray(_WORDS[source])
+    return np.asarray(_SOURCE_NAMES[source])
 
 
 def source_codes(names: pd.Series[Any]) -> npt.NDArray[np.uint8]:
-    """Return the code of each name of a source, (N,) uint8; 0 ("none") for names that there are not."""
-    codes, words = pd.factorize(names)
-    known = [SOURCES.index(word) if word in SOURCES else 0 for word in words] + [0]  # last: no name
+    """Return the code of each source name, (N,) uint8; 0 ("none") for unknown and missing names."""
+    codes, unique = pd.factorize(names)
+    known = [SOURCES.index(name) if name in SOURCES else 0 for name in unique] + [0]  # last: missing
     return np.asarray(np.array(known, np.uint8)[codes])
 
 
 def _point_sizes(landmarks: npt.NDArray[Any], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Return the diameter for each face, (T * F,), px."""
-    some = found[..., np.newaxis]
-    low = np.where(some, landmarks, np.inf).min(axis=2)
-    high = np.where(some, landmarks, -np.inf).max(axis=2)
+    """Return the diameter of the points of each face, (T * F,), px."""
+    mask = found[..., np.newaxis]
+    low = np.where(mask, landmarks, np.inf).min(axis=2)
+    high = np.where(mask, landmarks, -np.inf).max(axis=2)
     sides = np.where(np.any(found, axis=2, keepdims=True), high - low, 0)
-    size = np.maximum(POINT_SIZE * np.sqrt(sides.prod(axis=-1)), SMALLEST_POINT)
+    size = np.maximum(POINT_SIZE * np.sqrt(sides.prod(axis=-1)), MIN_POINT_SIZE)
     return np.asarray(size, dtype=np.float32).ravel()
 
 
 def style_of_points() -> dict[str, Any]:
-    """Return how landmarks look, apart from their colours and sizes."""
+    """Return the attributes of a Points layer for landmarks, except colours and sizes."""
     return {
         "symbol": "disc",
         "border_color": BORDER_COLOUR,
@@ -181,24 +181,24 @@ def style_of_points() -> dict[str, Any]:
 
 LayerDataTuple = tuple[Any, dict[str, Any], str]
 
-MOVED = 1e-3  # px; a point that is farther from where it was put was moved by hand
+MOVED = 1e-3  # px; points farther than this from the tracks' landmarks were moved by the user
 TRANSFORMS = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
 
 
 def transforms_of(image_layer: Any) -> dict[str, Any]:
-    """Return all that places an image layer in the world, for a layer of landmarks on it."""
+    """Return the transforms, units and axis labels of an image layer, for a landmarks layer on it."""
     transforms = {name: getattr(image_layer, name) for name in TRANSFORMS if hasattr(image_layer, name)}
     transforms["affine"] = np.array(image_layer.affine.affine_matrix)
     return transforms
 
 
 def layer_name(image_layer: Any | None) -> str:
-    """Return the name of the layer with the landmarks of `image_layer`."""
+    """Return the name of the landmarks layer of `image_layer`."""
     return "Face landmarks" if image_layer is None else f"{image_layer.name} landmarks"
 
 
 def layer_metadata(tracks: Tracks, image_layer: Any | None) -> dict[str, Any]:
-    """Return the metadata of a landmarks layer: its run's tracks, settings, frame rate and image layer."""
+    """Return the metadata of a landmarks layer: tracks, settings, frame rate and image layer."""
     fps = tracks.meta.get("fps")
     if fps is None and image_layer is not None:
         fps = image_layer.metadata.get("fps")
@@ -208,7 +208,7 @@ def layer_metadata(tracks: Tracks, image_layer: Any | None) -> dict[str, Any]:
 
 
 def _with_seconds(tracks: Tracks, fps: Any) -> Tracks:
-    """Return tracks with time stamps: those of an array have none, but its layer may know the frame rate."""
+    """Add time stamps from the layer's frame rate to tracks without them, such as those of an array."""
     if not isinstance(fps, (int, float)) or not fps > 0 or np.isfinite(tracks.timestamps).any():
         return tracks
     return dataclasses.replace(
@@ -217,20 +217,20 @@ def _with_seconds(tracks: Tracks, fps: Any) -> Tracks:
 
 
 def rows_of_tracks(tracks: Tracks, ndim: int) -> PointRows:
-    """Return the rows of all landmarks found, for a layer of `ndim` dimensions."""
+    """Return the rows of all detected landmarks for a layer of `ndim` dimensions."""
     rows = point_rows(tracks.landmarks, tracks.confidence, tracks.source, tracks.frame_indices, ndim)
     return take_found(rows)
 
 
 def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list[LayerDataTuple]:
-    """Return the landmarks as one napari Points layer.
+    """Return the landmarks as a napari Points layer.
 
     Parameters
     ----------
     tracks : Tracks
-        The landmarks; where there is no face there is no point.
+        The landmarks; missing faces have no points.
     image_layer : napari.layers.Image, optional
-        The layer they were found in; its transforms are copied, and where it is a single image the points
+        The layer in which they were tracked. Its transforms are copied; if it is a single image, the points
         have no time axis.
 
     Returns
@@ -247,7 +247,7 @@ def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list
         "metadata": layer_metadata(tracks, image_layer),
         **style_of_points(),
     }
-    if len(rows.data):  # napari refuses arrays of no colours
+    if len(rows.data):  # napari refuses empty arrays of colours
         attributes |= {"face_color": rows.colours(), "size": rows.size}
     if image_layer is not None:
         attributes |= transforms_of(image_layer)
@@ -265,18 +265,18 @@ def track_layer(
     Parameters
     ----------
     image_layer : napari.layers.Image
-        A video (T, Y, X) or a single image (Y, X), grey, RGB or RGBA.
+        A video (T, Y, X) or a single image (Y, X), greyscale, RGB or RGBA.
     settings : TrackerSettings, optional
-        The defaults where it is not given.
+        By default, the default settings.
     models : Models, optional
-        What `load_models` returns; the default bundle where it is not given.
+        As returned by `load_models`; by default, the default bundle.
     progress : callable, optional
         Called as ``progress(done, total)`` with numbers of frames.
 
     Returns
     -------
     list of one tuple
-        A Points layer, as of `tracks_to_layer_data`; ``Layer.create(*result[0])`` makes it.
+        A Points layer as from `tracks_to_layer_data`; ``Layer.create(*result[0])`` creates it.
 
     Raises
     ------
@@ -302,25 +302,27 @@ def track_layer(
 
 
 def tracks_of_layer(points_layer: Any) -> Tracks:
-    """Return the landmarks of a Points layer as they stand there now, corrections by hand included.
+    """Return the landmarks of a Points layer in their current state, including manual corrections.
 
     Parameters
     ----------
     points_layer : napari.layers.Points
-        With the features ``landmark`` and ``face``, as layers that this plugin makes have them.
+        With the features ``landmark`` and ``face``, as in layers created by this plugin.
 
     Returns
     -------
     Tracks
-        As of `tracks_of_points`.
+        As from `tracks_of_points`.
 
     Raises
     ------
     ResultError
-        If it has no landmarks.
+        If the layer has no landmarks.
     """
     if not hasattr(points_layer, "features") or not hasattr(points_layer, "shown"):
-        raise ResultError(f"The layer {str(points_layer)!r} is no Points layer: choose one with landmarks.")
+        raise ResultError(
+            f"The layer {str(points_layer)!r} is not a Points layer: choose one with landmarks."
+        )
     data, attributes, _ = points_layer.as_layer_data_tuple()
     return tracks_of_points(data, attributes)
 
@@ -337,27 +339,26 @@ def copy_of_points(layer: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
 
 
 def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
-    """Return the landmarks of a Points layer's data and attributes.
+    """Return the landmarks in a Points layer's data and attributes.
 
     Parameters
     ----------
     data : array-like, (N, 3) or (N, 2)
         Frame, y, x (or y, x), px of the image.
     attributes : mapping
-        Of the layer, as ``layer.as_layer_data_tuple()[1]`` has them: the features ``landmark`` and ``face``
-        are needed; ``confidence``, ``source`` and the metadata ``tracks`` and ``fps`` are used if there.
+        Attributes of the layer as in ``layer.as_layer_data_tuple()[1]``. The features ``landmark`` and
+        ``face`` are required; ``confidence``, ``source``, and the metadata ``tracks`` and ``fps`` optional.
 
     Returns
     -------
     Tracks
-        Where points were moved or added the face's source is "manual"; where all of a face's points were
-        deleted there is no face. Hidden points are left out, and of points for the same landmark the
-        first counts.
+        The source of faces with moved or added points is "manual"; faces whose points were all deleted are
+        missing. Hidden points are ignored, and so are all but the first of several points for a landmark.
 
     Raises
     ------
     ResultError
-        If these are no landmarks.
+        If the points are not landmarks.
     """
     name = f"The layer {str(attributes.get('name', 'of points'))!r}"
     features = pd.DataFrame(attributes.get("features", {}))
@@ -367,7 +368,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     points = np.asarray(data, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or not {"landmark", "face"} <= set(features.columns):
         raise ResultError(
-            f"{name} has no landmarks: choose one that this plugin made, with the features landmark and face."
+            f"{name} has no landmarks: choose one of this plugin, with the features landmark and face."
         )
     row = _rows_of_landmarks(points, features, attributes.get("shown", True), before)
     if before is None and not len(row):
@@ -375,7 +376,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     frames = row["frame"].to_numpy()
     indices = np.unique(frames if before is None else np.concatenate([before.frame_indices, frames]))
     n_faces = max(int(row["face"].max()) + 1 if len(row) else 0, 0 if before is None else before.n_faces)
-    tracks = _room_for(indices, n_faces, before, metadata.get("fps"))
+    tracks = _writable_tracks(indices, n_faces, before, metadata.get("fps"))
     old = tracks.landmarks.copy()
     tracks.landmarks[...] = np.nan
     t, f, k = np.searchsorted(indices, frames), row["face"].to_numpy(), row["landmark"].to_numpy()
@@ -385,7 +386,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
         tracks.confidence[t, f, k] = np.clip(np.nan_to_num(row["confidence"].to_numpy(np.float64)), 0, 1)
     tracks.confidence[~there] = 0
     if before is None:
-        tracks.source[t, f] = [SOURCES.index(word) if word in SOURCES else PFLD for word in row["source"]]
+        tracks.source[t, f] = [SOURCES.index(name) if name in SOURCES else PFLD for name in row["source"]]
         tracks.by_hand[t, f, k] = (row["source"] == SOURCES[MANUAL]).to_numpy()
         changed = there
     else:
@@ -409,7 +410,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
 def _rows_of_landmarks(
     points: npt.NDArray[Any], features: pd.DataFrame, shown: Any, before: Tracks | None
 ) -> pd.DataFrame:
-    """Return frame, face, landmark, x, y, source and confidence of the points that are landmarks."""
+    """Return a table of frame, face, landmark, x, y, source and confidence of the valid points."""
     row = pd.DataFrame({"y": points[:, -2], "x": points[:, -1]})
     still = 0 if before is None or not before.n_frames else int(before.frame_indices[0])
     row["frame"] = np.rint(points[:, 0]) if points.shape[1] == 3 else still
@@ -425,8 +426,8 @@ def _rows_of_landmarks(
     return row.drop_duplicates(["frame", "face", "landmark"])
 
 
-def _room_for(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fps: Any) -> Tracks:
-    """Return tracks of these frames that can be written to: a copy of `before`, empty where it has none."""
+def _writable_tracks(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fps: Any) -> Tracks:
+    """Return writable tracks of the frames `indices`: a copy of `before`, empty on frames it lacks."""
     known = isinstance(fps, (int, float)) and fps > 0
     tracks = empty_tracks(
         indices,

@@ -1,13 +1,12 @@
-"""Parts that panels are made of: forms, rows, lists of layers, and the question before a window closes."""
+"""Qt and magicgui building blocks of the panels: forms, rows, layer list, scroll area, close confirmation."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, PushButton, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, Container, Label, LineEdit, PushButton, SpinBox
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QFontMetricsF, QGuiApplication
 from qtpy.QtWidgets import (
@@ -38,53 +37,52 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_face_landmarks.napari_plugin.layers import CurrentLandmarks, current_landmarks, show_alone
-from napari_face_landmarks.settings import REFINE_MODES
 from napari_face_landmarks.versions import about
 from napari_face_landmarks.video import VIDEO_SUFFIXES
 
 PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
-SMALLEST_CONTROL = 110  # px, width
-LONGEST_CHOICE = 9  # letters, as in "clnf-only"; longer names are elided
-LETTERS_OF_A_LAYER = 8
-EDGE = 1  # px, on both sides of a list's words
-SMALLEST_PANEL = QSize(200, 180)  # px
-LOWEST_TABLE = 90  # px
-ONE_LINE = 10_000  # px, a width in which nothing is wrapped
+MIN_CONTROL_WIDTH = 110  # px
+MIN_CHOICE_CHARS = 9  # as in "clnf-only"; longer names are elided
+MIN_LAYER_NAME_CHARS = 8
+TEXT_MARGIN = 1  # px, left and right of the text of a closed combo box
+MIN_PANEL_SIZE = QSize(200, 180)  # px
+MIN_TABLE_HEIGHT = 90  # px
+NO_WRAP_WIDTH = 10_000  # px, at which no text is wrapped
 
 
-def row_of(*widgets: Any) -> Container:
-    """Return widgets of magicgui side by side."""
+def horizontal_row(*widgets: Any) -> Container:
+    """Return magicgui widgets side by side."""
     row = Container(widgets=list(widgets), layout="horizontal", labels=False)
     row.margins = (0, 0, 0, 0)
     return row
 
 
 def button(text: str, tooltip: str, call: Callable[[], Any] | None = None) -> QPushButton:
-    """Return a button of Qt."""
-    made = with_help(QPushButton(text), tooltip)
+    """Return a Qt button that calls `call` without arguments."""
+    widget = with_tooltip(QPushButton(text), tooltip)
     if call is not None:
-        made.clicked.connect(lambda: call())
-    return made
+        widget.clicked.connect(lambda: call())
+    return widget
 
 
-def push(
+def push_button(
     text: str, tooltip: str = "", call: Callable[..., Any] | None = None, enabled: bool = True
 ) -> PushButton:
-    """Return a button of magicgui."""
-    made = PushButton(text=text, tooltip=tooltip, enabled=enabled)
+    """Return a magicgui button."""
+    widget = PushButton(text=text, tooltip=tooltip, enabled=enabled)
     if call is not None:
-        made.changed.connect(call)
-    return made
+        widget.changed.connect(call)
+    return widget
 
 
-def with_help(widget: Any, tooltip: str) -> Any:
-    """Return a widget of Qt, which now has a tooltip."""
+def with_tooltip(widget: Any, tooltip: str) -> Any:
+    """Set the tooltip of a Qt widget and return the widget."""
     widget.setToolTip(tooltip)
     return widget
 
 
-class Words(QLabel):
-    """Words that are wrapped and may be copied, at least so many `lines` high: what is above stays there."""
+class WrappedLabel(QLabel):
+    """Label that wraps its text and allows copying it; a height of at least `lines` keeps the layout."""
 
     def __init__(self, lines: int = 1) -> None:
         super().__init__()
@@ -94,49 +92,49 @@ class Words(QLabel):
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def heightForWidth(self, width: int) -> int:
-        """Return the height that the words need, or that of the lines."""
-        one, more = super().heightForWidth(ONE_LINE), self._lines - 1
-        least = one + more * ceil(QFontMetricsF(self.font()).lineSpacing())
-        return max(int(super().heightForWidth(width)), int(least))
+        """Return the height of the wrapped text, and at least that of the lines."""
+        first, further = super().heightForWidth(NO_WRAP_WIDTH), self._lines - 1
+        minimum = first + further * ceil(QFontMetricsF(self.font()).lineSpacing())
+        return max(int(super().heightForWidth(width)), int(minimum))
 
 
-def table_to_read(columns: int) -> QTableWidget:
-    """Return a table without rows yet, of which the user selects rows and edits nothing."""
+def read_only_table(columns: int) -> QTableWidget:
+    """Return an empty table with selectable rows that the user cannot edit."""
     table = QTableWidget(0, columns)
     table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
     table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
     table.setWordWrap(False)
-    table.setMinimumHeight(LOWEST_TABLE)
+    table.setMinimumHeight(MIN_TABLE_HEIGHT)
     return table
 
 
-def line_of(*parts: Any) -> QHBoxLayout:
-    """Return widgets of Qt and layouts side by side, each alone or with its share of the room left."""
-    return _filled(QHBoxLayout(), parts)
+def hbox(*parts: Any) -> QHBoxLayout:
+    """Return Qt widgets and layouts side by side; a part may be a tuple (part, stretch factor)."""
+    return _add_parts(QHBoxLayout(), parts)
 
 
-def column_of(*parts: Any) -> QVBoxLayout:
-    """Return widgets of Qt and layouts under each other, as `line_of`."""
-    return _filled(QVBoxLayout(), parts)
+def vbox(*parts: Any) -> QVBoxLayout:
+    """Return Qt widgets and layouts below each other, given as in `hbox`."""
+    return _add_parts(QVBoxLayout(), parts)
 
 
-def fill(widget: QWidget, *parts: Any) -> None:
-    """Fill a widget with a `column_of` parts, without margins."""
-    column = column_of(*parts)
+def set_contents(widget: QWidget, *parts: Any) -> None:
+    """Lay out parts in a widget with `vbox`, without margins."""
+    column = vbox(*parts)
     column.setContentsMargins(0, 0, 0, 0)
     widget.setLayout(column)
 
 
-def _filled(layout: Any, parts: Sequence[Any]) -> Any:
+def _add_parts(layout: Any, parts: Sequence[Any]) -> Any:
     for part in parts:
-        part, share = part if isinstance(part, tuple) else (part, 0)
+        part, stretch = part if isinstance(part, tuple) else (part, 0)
         add = layout.addLayout if isinstance(part, QLayout) else layout.addWidget
-        add(part, share)
+        add(part, stretch)
     return layout
 
 
 def with_label(widget: Any) -> Any:
-    """Return a control of magicgui with its label before it; what bears its words itself as it is."""
+    """Return a magicgui control with its label in front; widgets without a separate label are unchanged."""
     if not isinstance(widget, (ComboBox, LineEdit, SpinBox)):
         return widget
     row = Container(widgets=[widget])
@@ -144,24 +142,21 @@ def with_label(widget: Any) -> Any:
     return row
 
 
-def may_be_narrow(box: QComboBox, letters: int = 0) -> None:
-    """Have a closed list cut its line at the end, instead of being as wide as its longest.
-
-    `letters` is how many it has room for at least.
-    """
+def elide_long_items(box: QComboBox, min_chars: int = 0) -> None:
+    """Let a combo box be narrower than its longest item, but wide enough for `min_chars` characters."""
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    if letters:
-        box.setMinimumContentsLength(letters)
+    if min_chars:
+        box.setMinimumContentsLength(min_chars)
 
 
 def call_while_open(widget: QWidget, current: CurrentLandmarks, callback: Callable[[], None]) -> None:
-    """Call back when the current landmarks change, until Qt deletes a widget."""
+    """Call `callback` whenever the current landmarks layer changes, until Qt deletes the widget."""
     disconnect = current.connect(callback)
     widget.destroyed.connect(lambda: disconnect())
 
 
-def entitle(widget: QWidget, title: str) -> None:
-    """Show a title in the bar of the dock that a widget is in, now and wherever the dock is moved to."""
+def set_dock_title(widget: QWidget, title: str) -> None:
+    """Set the title of the dock that contains a widget, and keep it when the dock is moved."""
     dock = widget.parentWidget()
     while dock is not None and not isinstance(dock, QDockWidget):
         dock = dock.parentWidget()
@@ -169,20 +164,20 @@ def entitle(widget: QWidget, title: str) -> None:
         return
     dock.setWindowTitle(title)
 
-    def show(_: Any = None) -> None:
-        words = getattr(dock.titleBarWidget(), "title", None)  # napari makes a new bar each time
-        if isinstance(words, QLabel):
-            words.setText(title)
+    def set_text(_: Any = None) -> None:
+        label = getattr(dock.titleBarWidget(), "title", None)  # napari makes a new title bar on each move
+        if isinstance(label, QLabel):
+            label.setText(title)
 
-    for moved in (dock.dockLocationChanged, dock.topLevelChanged, dock.visibilityChanged):
-        moved.connect(show)
-    show()
+    for signal in (dock.dockLocationChanged, dock.topLevelChanged, dock.visibilityChanged):
+        signal.connect(set_text)
+    set_text()
 
 
 class Docked(QWidget):
-    """What fills a dock, and is deleted when that is closed: napari only takes it out.
+    """Base class of dock contents; deleted when the dock is closed, where napari only removes the widget.
 
-    The dock's bar bears `title`, without the plugin's name that napari adds, which would be cut off.
+    The dock's title is `title` alone: with the plugin name that napari adds it would be cut off.
     """
 
     def __init__(self, title: str) -> None:
@@ -190,23 +185,23 @@ class Docked(QWidget):
         self._title = title
 
     def showEvent(self, event: Any) -> None:
-        """Have the bar bear the title."""
+        """Set the dock's title."""
         super().showEvent(event)
-        entitle(self, self._title)
+        set_dock_title(self, self._title)
 
     def event(self, event: Any) -> bool:
-        """Leave the dock where that is closed: napari then takes this widget out of it."""
+        """Call `leave` when the dock is closed: napari then removes this widget from it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.leave()
         return bool(super().event(event))
 
     def leave(self) -> None:
-        """End with the dock: what lived on would follow the viewer, and might crash Python at its end."""
+        """Delete the widget: otherwise it would keep following the viewer, and might crash Python at exit."""
         self.deleteLater()
 
 
 class Scrolling(QScrollArea):
-    """A panel that scrolls where the window is low, and so never pushes the window off the screen."""
+    """Vertical scroll area: the minimum heights of docks would otherwise push the window off the screen."""
 
     def __init__(self, panel: QWidget) -> None:
         super().__init__()
@@ -216,24 +211,24 @@ class Scrolling(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
     def minimumSizeHint(self) -> QSize:
-        """Return a size that is wide enough for the panel, and low."""
+        """Return the width that the panel needs, and a small height."""
         width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
-        return QSize(max(width, SMALLEST_PANEL.width()), SMALLEST_PANEL.height())
+        return QSize(max(width, MIN_PANEL_SIZE.width()), MIN_PANEL_SIZE.height())
 
     def sizeHint(self) -> QSize:
-        """Return the height at which nothing has to scroll; more width would narrow the picture."""
-        smallest = self.minimumSizeHint()
-        return QSize(smallest.width(), max(smallest.height(), self.widget().sizeHint().height()))
+        """Return the minimum width, which leaves most of the window to the canvas, and the full height."""
+        minimum = self.minimumSizeHint()
+        return QSize(minimum.width(), max(minimum.height(), self.widget().sizeHint().height()))
 
 
 class LayerChooser(QComboBox):
-    """The list of a viewer's landmarks layers; all such lists of a viewer show the same current one."""
+    """Combo box of a viewer's landmarks layers; all of them in a viewer show the same current layer."""
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._current = current_landmarks(viewer)
-        self.setToolTip("The landmarks layer that is viewed, checked and corrected.")
-        may_be_narrow(self, LETTERS_OF_A_LAYER)
+        self.setToolTip("Landmarks layer that all tabs work on.")
+        elide_long_items(self, MIN_LAYER_NAME_CHARS)
         self._fill()
         self.currentIndexChanged.connect(lambda _: self._current.choose(self.currentData()))
         call_while_open(self, self._current, self._fill)
@@ -247,30 +242,20 @@ class LayerChooser(QComboBox):
             self.setCurrentIndex(-1 if layer is None else self._current.layers.index(layer))
 
     def paintEvent(self, event: Any) -> None:
-        """Shorten a long name in the middle: its end says more than "landm" would."""
+        """Elide a long name in the middle: layer names often differ only at the end."""
         painter, option = QStylePainter(self), QStyleOptionComboBox()
         self.initStyleOption(option)
-        kinds = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
-        room = self.style().subControlRect(kinds[0], option, kinds[1], self).width() - 2 * EDGE
+        combo_box, text_field = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
+        field = self.style().subControlRect(combo_box, option, text_field, self)
         option.currentText = self.fontMetrics().elidedText(
-            option.currentText, Qt.TextElideMode.ElideMiddle, room
+            option.currentText, Qt.TextElideMode.ElideMiddle, field.width() - 2 * TEXT_MARGIN
         )
-        painter.drawComplexControl(kinds[0], option)
+        painter.drawComplexControl(combo_box, option)
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
-def setting_control(item: dataclasses.Field[Any]) -> Any:
-    """Return the control of a setting, made from what its field says of it."""
-    common = {"name": item.name, "label": item.metadata["label"], "tooltip": item.metadata["help"]}
-    if "low" not in item.metadata:
-        return ComboBox(choices=REFINE_MODES, value=item.default, **common)
-    kind = SpinBox if item.type == "int" else FloatSpinBox
-    low, high, step = (item.metadata[key] for key in ("low", "high", "step"))
-    return kind(min=low, max=high, step=step, value=item.default, **common)
-
-
 class Form(QWidget):
-    """Controls of magicgui under each other, with labels in a column of their own."""
+    """Form of magicgui controls with a column of labels."""
 
     def __init__(self, controls: Sequence[Any]) -> None:
         super().__init__()
@@ -279,37 +264,37 @@ class Form(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for control in controls:
-            if isinstance(control, CheckBox):  # has its words in itself
+            if isinstance(control, CheckBox):  # contains its own label
                 form.addRow(control.native)
                 continue
-            label = with_help(QLabel(control.label), control.tooltip)
+            label = with_tooltip(QLabel(control.label), control.tooltip)
             if isinstance(control, ComboBox):
-                may_be_narrow(control.native, LONGEST_CHOICE)
+                elide_long_items(control.native, MIN_CHOICE_CHARS)
             if isinstance(control, Label):
                 control.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-            control.native.setMinimumWidth(SMALLEST_CONTROL)
+            control.native.setMinimumWidth(MIN_CONTROL_WIDTH)
             form.addRow(label, control.native)
 
 
 class Advanced(QWidget):
-    """A form that is shown when its heading is clicked on."""
+    """Collapsible form; a click on the heading shows or hides it."""
 
     def __init__(self, controls: Sequence[Any]) -> None:
         super().__init__()
-        self.heading = with_help(QToolButton(), "Models, all settings, and which frames to track.")
+        self.heading = with_tooltip(QToolButton(), "Models, all settings, and which frames to track.")
         self.heading.setText("Advanced")
         self.heading.setCheckable(True)
         self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.heading.setArrowType(Qt.ArrowType.RightArrow)
         self._form = Form(controls)
         self._form.setVisible(False)
-        fill(self, self.heading, self._form)
+        set_contents(self, self.heading, self._form)
         self.heading.toggled.connect(self._on_toggled)
 
     def minimumSizeHint(self) -> QSize:
-        """Return a size that is wide enough for the form, shown or not: a dock should not grow with it."""
-        smallest = super().minimumSizeHint()
-        return QSize(max(smallest.width(), self._form.minimumSizeHint().width()), smallest.height())
+        """Return a size that is wide enough for the form even when collapsed: the dock keeps its width."""
+        minimum = super().minimumSizeHint()
+        return QSize(max(minimum.width(), self._form.minimumSizeHint().width()), minimum.height())
 
     def _on_toggled(self, shown: bool) -> None:
         self.heading.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
@@ -317,14 +302,17 @@ class Advanced(QWidget):
 
 
 def video_patterns() -> str:
-    """Return the line of a file dialog that shows videos."""
+    """Return the name filter of a file dialog for videos."""
     return f"Videos ({' '.join(f'*{suffix}' for suffix in VIDEO_SUFFIXES)})"
 
 
 class Welcome(QWidget):
-    """What is shown while a viewer has no video: buttons that open one, the sample, or `many` videos."""
+    """Buttons shown while the viewer has no video: open a file, the sample, or the dock "Many videos".
 
-    def __init__(self, viewer: Any, many: Callable[[], Any]) -> None:
+    `open_study` opens that dock.
+    """
+
+    def __init__(self, viewer: Any, open_study: Callable[[], Any]) -> None:
         super().__init__()
         self.open_button = button("Open a video …", "Choose a video file.", lambda: open_video(viewer, self))
         self.sample_button = button(
@@ -333,10 +321,10 @@ class Welcome(QWidget):
             lambda: viewer.open_sample(PLUGIN, SAMPLE),
         )
         self.many_button = button(
-            "Many videos …", "Track several videos or a folder, with all measures in one table.", many
+            "Many videos …", "Track several videos or a folder, with all measures in one table.", open_study
         )
-        words = QLabel("Open a video first, or track many at once:")
-        fill(self, words, line_of(self.open_button, self.sample_button), self.many_button)
+        hint = QLabel("Open a video first, or track many at once:")
+        set_contents(self, hint, hbox(self.open_button, self.sample_button), self.many_button)
 
 
 def open_video(viewer: Any, parent: QWidget) -> None:
@@ -347,28 +335,28 @@ def open_video(viewer: Any, parent: QWidget) -> None:
 
 
 class CloseGuard(QObject):
-    """Asks before the window of a widget is closed by its user while something goes on in it (`busy`)."""
+    """Asks for confirmation when the user closes the window of a widget while `busy` returns True."""
 
     def __init__(self, widget: QWidget, busy: Callable[[], bool]) -> None:
         super().__init__(widget)
         self._busy = busy
         self._window: Any = widget.window()
-        above = widget.parentWidget()
-        while above is not None:  # a floating dock is a window too
-            self._window = above if isinstance(above, QMainWindow) else self._window
-            above = above.parentWidget()
+        parent = widget.parentWidget()
+        while parent is not None:  # `widget.window()` may be a floating dock
+            self._window = parent if isinstance(parent, QMainWindow) else self._window
+            parent = parent.parentWidget()
         self._window.installEventFilter(self)
 
     @property
     def window_is_open(self) -> bool:
-        """Whether the window is there and shown."""
+        """Whether the window exists and is shown."""
         try:
             return bool(self._window.isVisible())
         except RuntimeError:  # Qt has deleted it
             return False
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Ask, and have the window stay open if that is the answer."""
+        """Ask before the window closes, and keep it open unless the user confirms."""
         if event.type() == QEvent.Type.Close and event.spontaneous() and self._busy():
             buttons = QMessageBox.StandardButton
             answer = QMessageBox.question(
@@ -385,37 +373,37 @@ class CloseGuard(QObject):
 
 
 def paint_later(window: QWidget) -> None:
-    """Have a window painted once, after what goes on now and the next layout, not together with them."""
+    """Suspend painting of a window until the event loop runs: changes until then are painted once."""
     window.setUpdatesEnabled(False)
-    timer = QTimer(window)  # goes with the window
+    timer = QTimer(window)  # deleted with the window
     timer.timeout.connect(lambda: window.setUpdatesEnabled(True))
     timer.timeout.connect(timer.deleteLater)
     timer.start(0)
 
 
-WORDS = (
-    "68 face landmarks on video: PFLD with CLNF refinement. The code is under the BSD 3-Clause licence, each "
-    "bundle of models under its own. In a report of a bug, paste these lines:"
+ABOUT = (
+    "68 face landmarks on video: PFLD with CLNF refinement. The code is under the BSD 3-Clause licence; each "
+    "bundle of models has its own. Please paste these lines into bug reports:"
 )
 
 
 def show_about(parent: Any = None) -> QDialog:
-    """Show the versions in a window of their own, which closes with `parent`, and return it."""
+    """Show the versions in a dialog, which closes with `parent`, and return it."""
     dialog = QDialog(parent)
     dialog.setWindowTitle("About Face Landmarks")
     dialog.resize(420, 420)
-    words = QLabel(WORDS)
-    words.setWordWrap(True)
-    versions = "Versions of the plugin, Python, the system, the models and the libraries."
-    text = with_help(QPlainTextEdit(about()), versions)
+    intro = QLabel(ABOUT)
+    intro.setWordWrap(True)
+    versions = "Versions of the plugin, Python, the operating system, the models and the libraries."
+    text = with_tooltip(QPlainTextEdit(about()), versions)
     text.setReadOnly(True)
     buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
     copy = buttons.addButton("Copy", QDialogButtonBox.ButtonRole.ActionRole)
-    copy.setToolTip("Copy the lines to the clipboard.")
+    copy.setToolTip("Copy the versions to the clipboard.")
     copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(text.toPlainText()))
     close = buttons.button(QDialogButtonBox.StandardButton.Close)
     close.setToolTip("Close this window.")
     buttons.rejected.connect(dialog.close)
-    dialog.setLayout(column_of(words, text, buttons))
+    dialog.setLayout(vbox(intro, text, buttons))
     dialog.show()
     return dialog

@@ -1,4 +1,4 @@
-"""What the quality plot draws, as numbers: its strips, and curves thinned to the pixels there are; no Qt."""
+"""Data of the quality plot without Qt: its strips, and curves reduced to the pixels available."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from napari_face_landmarks.quality import Limits, Series
 Floats = npt.NDArray[np.float64]
 
 HEADROOM = 1.25
-"""An axis from 0 shows at least so many times its limit ..."""
-MOST_HEADROOM = 4.0
-"""... and at most so many times: a single jump would press all else to the ground."""
-LEAST_TURN = 15.0
-"""Degrees that the axis of the head's pose shows at least, to either side."""
+"""Smallest maximum of an axis from 0, in multiples of its limit."""
+MAX_HEADROOM = 4.0
+"""Largest maximum of such an axis, in multiples of its limit: one jump should not flatten the rest."""
+MIN_ANGLE_RANGE = 15.0
+"""Smallest half range of the head pose axis, degrees."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a strip."""
+    """A curve of a strip."""
 
     name: str  # in the legend
     values: npt.NDArray[np.float32]  # (T,)
-    colour: int  # which of the plot's
+    colour: int  # index into the plot's colours
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One of the plots that lie under each other."""
+    """One of the plots stacked above each other."""
 
     key: str  # of `STRIPS`
     title: str  # with the unit
     curves: tuple[Curve, ...]
-    limit: float | None  # where a dashed line is drawn
-    low: float  # of its axis
-    high: float
+    limit: float | None  # drawn as a dashed line
+    low: float  # axis minimum
+    high: float  # axis maximum
 
 
 STRIPS = {
@@ -47,18 +47,18 @@ STRIPS = {
     "movement": "Movement",
     "misfit": "Misfit",
     "pose": "Head pose",
-    "source": "Where from",
+    "source": "Source",
 }
-"""What can be shown, and its name in the menu."""
+"""Strips that can be shown, with their titles in the menu."""
 
 
 def strips_of(series: Series, face: int, limits: Limits, shown: frozenset[str]) -> list[Strip]:
-    """Return the curves of a face that are to be shown, but for where its landmarks come from."""
+    """Return the selected strips of a face, except "source", which is not a curve."""
     movement, by_clnf = 100 * series.movement[:, face], 100 * series.by_clnf[:, face]
     off_model = 100 * series.off_model[:, face]
-    jump, apart = 100 * limits.jump, 100 * limits.disagreement
+    jump, disagreement = 100 * limits.jump, 100 * limits.disagreement
     pitch, yaw, roll = series.pose[:, face].T
-    turn = _largest(np.abs(series.pose[:, face]), LEAST_TURN, 180.0)
+    angle = _axis_limit(np.abs(series.pose[:, face]), MIN_ANGLE_RANGE, 180.0)
     strips = [
         Strip(
             "confidence",
@@ -77,45 +77,44 @@ def strips_of(series: Series, face: int, limits: Limits, shown: frozenset[str]) 
             (Curve("of the inter-ocular distance", movement, 0),),
             jump,
             0.0,
-            _largest(movement, HEADROOM * jump, MOST_HEADROOM * jump),
+            _axis_limit(movement, HEADROOM * jump, MAX_HEADROOM * jump),
         ),
         Strip(
             "misfit",
             "Misfit, %",
-            (Curve("PFLD to CLNF", by_clnf, 0), Curve("off the model", off_model, 1)),
-            apart,
+            (Curve("PFLD to CLNF", by_clnf, 0), Curve("to the PDM", off_model, 1)),
+            disagreement,
             0.0,
-            _largest(np.stack([by_clnf, off_model]), HEADROOM * apart, MOST_HEADROOM * apart),
+            _axis_limit(np.stack([by_clnf, off_model]), HEADROOM * disagreement, MAX_HEADROOM * disagreement),
         ),
         Strip(
             "pose",
             "Head, °",
             (Curve("pitch", pitch, 0), Curve("yaw", yaw, 1), Curve("roll", roll, 2)),
             None,
-            -turn,
-            turn,
+            -angle,
+            angle,
         ),
     ]
     return [strip for strip in strips if strip.key in shown]
 
 
-def _largest(values: npt.NDArray[np.float32], least: float, most: float) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.clip(known.max(initial=0), least, most))
+def _axis_limit(values: npt.NDArray[np.float32], low: float, high: float) -> float:
+    return float(np.clip(values[np.isfinite(values)].max(initial=0), low, high))
 
 
 def envelope(
     frames: npt.NDArray[np.int64], values: npt.NDArray[Any], low: float, high: float, width: int
 ) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-    """Return the line that draws a curve between the frames `low` and `high` on so many pixels.
+    """Return the polyline of a curve between the frames `low` and `high`, `width` pixels wide.
 
-    Where more frames than pixels are in view, the smallest and the largest value of each pixel represent its
-    frames, so that no peak is lost however short it is, and a missing frame makes no gap. `frames` (T,) rise;
-    a NaN of `values` (T,) parts the line. Returned are frames and values of the N points of the line,
-    float64, and which have none next to them, so that a line shows nothing of them.
+    If there are more than two frames per pixel, each pixel is represented by its minimum and maximum, so that
+    even short peaks remain and single missing frames leave no gap. `frames` (T,) are ascending; NaN in
+    `values` (T,) interrupts the line. Returned are frames and values of its N points, (N,) float64, and which
+    points are isolated, (N,) bool: these are not part of any line segment.
     """
     start, stop = np.searchsorted(frames, [math.floor(low), math.ceil(high) + 1])
-    start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(frames))  # lines continue beyond the edges
+    start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(frames))  # continue beyond the edges
     x, y = frames[start:stop].astype(np.float64), np.asarray(values[start:stop], dtype=np.float64)
     if len(x) > 2 * width:
         step = (high - low) / width
@@ -123,30 +122,30 @@ def envelope(
         first = np.flatnonzero(np.concatenate([[True], np.diff(cell) > 0]))
         bottom, top = np.fmin.reduceat(y, first), np.fmax.reduceat(y, first)
         x = np.repeat(low + (cell[first] + 0.5) * step, 2)
-        downwards = np.arange(len(first)) % 2 == 1  # up, then down: one stroke without detours
+        downwards = np.arange(len(first)) % 2 == 1  # alternately up and down: shortest polyline
         y = np.stack([np.where(downwards, top, bottom), np.where(downwards, bottom, top)], axis=1).ravel()
     known = np.isfinite(y)
     padded = np.concatenate([[False], known, [False]])
     return x, y, known & ~padded[:-2] & ~padded[2:]
 
 
-def intervals(spans: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def step_function(spans: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return a step function that is true on spans (N, 2) of frames, first and last, which may overlap.
 
-    It is given by the frames at which it steps, each twice, (4 * M,) float64, and its values there, bool.
+    Returned are the positions of its steps, each twice, (4 * M,) float64, and the values there, bool.
     """
     ordered = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
     ordered = ordered[np.argsort(ordered[:, 0], kind="stable")]
     reach = np.maximum.accumulate(ordered[:, 1]) if len(ordered) else ordered[:, 1]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:, 0] > reach[:-1] + 1])[: len(ordered)])
-    ends = np.append(begins[1:], len(ordered))[: len(begins)] - 1
-    left, right = ordered[begins, 0] - 0.5, reach[ends] + 0.5
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:, 0] > reach[:-1] + 1])[: len(ordered)])
+    last = np.append(first[1:], len(ordered))[: len(first)] - 1
+    left, right = ordered[first, 0] - 0.5, reach[last] + 0.5
     x = np.stack([left, left, right, right], axis=1).ravel()
-    return x, np.tile([False, True, True, False], len(begins))
+    return x, np.tile([False, True, True, False], len(first))
 
 
-def coarser(spans: npt.NDArray[Any], low: float, step: float) -> Floats:
-    """Return spans (N, 2) that begin and end at whole steps from `low`, if frames are shorter than a step."""
+def snap_spans(spans: npt.NDArray[Any], low: float, step: float) -> Floats:
+    """Return spans (N, 2), extended to whole steps from `low` if a step is longer than a frame."""
     if step <= 1:
         return spans.astype(np.float64)
     cells = np.floor((spans - low) / step)

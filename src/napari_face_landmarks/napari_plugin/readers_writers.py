@@ -1,4 +1,4 @@
-"""Readers of videos and of landmarks, the sample, and the writers of landmarks, as napari asks for them."""
+"""napari readers of videos and landmarks, sample data, and writers of landmarks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 LayerData = tuple[Video, dict[str, Any], str]
 AXES = ("frame", "y", "x")
-"""What napari writes next to the sliders of a video."""
+"""Axis labels of videos."""
 
 
 def napari_get_reader(path: PathLike | Sequence[PathLike]) -> Callable[[Any], list[LayerData]] | None:
-    """Return the function that reads `path`, or None if it is not a video file or not a list of them."""
+    """Return the reader of `path`, or None unless it is a video file or a list of video files."""
     return read_videos if _all(path, _is_video) else None
 
 
@@ -35,41 +35,41 @@ def read_videos(path: PathLike | Sequence[PathLike]) -> list[LayerData]:
     Returns
     -------
     list of (Video, dict, "image")
-        The layer's metadata hold ``path``, ``fps`` and ``timestamps`` (seconds of each frame).
+        The metadata contain ``path``, ``fps`` and ``timestamps`` (of each frame, seconds).
 
     Raises
     ------
     VideoError
-        If a file cannot be read; the sentence says which and why.
+        If a file cannot be read.
     """
     return [_layer(open_video(item)) for item in _as_list(path)]
 
 
 def napari_get_landmarks_reader(path: PathLike | Sequence[PathLike]) -> Callable[[Any], list[Any]] | None:
-    """Return the function that reads `path`, or None if it is no file of landmarks in one of our formats."""
+    """Return the reader of `path`, or None unless all files are landmarks in a supported format."""
     from napari_face_landmarks.io import recognise
 
     return read_landmarks if _all(path, lambda item: recognise(item) is not None) else None
 
 
 def read_landmarks(path: PathLike | Sequence[PathLike]) -> list[Any]:
-    """Read files of landmarks as Points layers, one for each file.
+    """Read landmark files as Points layers, one for each file.
 
     Parameters
     ----------
     path : path or sequence of paths
-        Files in any of `export.FORMATS`.
+        Files in any of `io.formats.FORMATS`.
 
     Returns
     -------
     list of (ndarray, dict, "points")
-        As of `tracks_to_layer_data`: features landmark, face, confidence and source; metadata ``tracks``,
-        ``fps`` and ``path``.
+        As from `tracks_to_layer_data`, with the features landmark, face, confidence and source, and the
+        metadata ``tracks``, ``fps`` and ``path``.
 
     Raises
     ------
     ResultError
-        If a file cannot be read; the sentence says which and why.
+        If a file cannot be read.
     """
     from napari_face_landmarks.io import read_tracks
     from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
@@ -101,10 +101,10 @@ def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
     return [path] if isinstance(path, (str, os.PathLike)) else list(path)
 
 
-def _all(path: PathLike | Sequence[PathLike], fits: Callable[[PathLike], bool]) -> bool:
-    """Return whether there is a path, and each one fits."""
+def _all(path: PathLike | Sequence[PathLike], accepted: Callable[[PathLike], bool]) -> bool:
+    """Return whether there is at least one path and all are accepted."""
     paths = _as_list(path)
-    return bool(paths) and all(map(fits, paths))
+    return bool(paths) and all(map(accepted, paths))
 
 
 def _is_video(path: PathLike) -> bool:
@@ -113,7 +113,7 @@ def _is_video(path: PathLike) -> bool:
 
 
 def moving_face() -> list[LayerDataTuple]:
-    """Return the demo clip, a face in synthetic motion, (T, Y, X, 3) uint8, as one image layer."""
+    """Return the demo clip, a face in synthetic motion, (T, Y, X, 3) uint8, as an image layer."""
     from napari_face_landmarks.demo import FPS, make_demo_clip
 
     frames, _ = make_demo_clip()
@@ -125,10 +125,9 @@ Writer = Callable[[str, Any, dict[str, Any]], list[str]]
 
 
 def _writer(name: str) -> Writer:
-    """Return the function that writes a layer in the format `name`.
+    """Return a napari writer of the format `name`.
 
-    It is called with a path, the layer's data and attributes, returns the paths that were written and raises
-    ResultError if the layer has no landmarks or the file cannot be written.
+    The writer raises a `ResultError` if the layer has no landmarks or the file cannot be written.
     """
 
     def write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

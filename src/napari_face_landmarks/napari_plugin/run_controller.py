@@ -1,4 +1,4 @@
-"""A run for the dock, in a worker process or on a thread here, and the layer that it fills; no Qt."""
+"""A run of the dock, in a worker process or a thread, and the layer to which it writes; no Qt."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.models.catalog import known_models
 from napari_face_landmarks.napari_plugin.layers import (
     current_landmarks,
-    filling,
     landmark_layers,
+    running_results,
     show_frame,
     video_of_layer,
 )
 from napari_face_landmarks.napari_plugin.points_layer import (
-    SMALLEST_POINT,
+    MIN_POINT_SIZE,
     PointRows,
     blank_rows,
     features_of,
@@ -59,23 +59,23 @@ if TYPE_CHECKING:
     from napari_face_landmarks.tracking.run import Run
 
 
-MODELS_KEPT = 4
+MAX_CACHED_MODELS = 4
 RATE_WINDOW = 10.0  # seconds over which frames per second are counted
-WORTH_IT = 250
-"""Frames from which a run gets a worker process, which takes a second to start."""
+MIN_WORKER_FRAMES = 250
+"""Shortest run that uses a worker process, which takes a second to start."""
 
 
-@lru_cache(maxsize=MODELS_KEPT)
+@lru_cache(maxsize=MAX_CACHED_MODELS)
 def load_cached(name_or_folder: str) -> Models:
-    """Return models as `load_models` does; those that were loaded last stay loaded."""
+    """Return ``load_models(name_or_folder)``, keeping the most recently used models in memory."""
     return load_models(name_or_folder)
 
 
 def models_of_tracks(tracks: Tracks) -> Models:
-    """Return the models that landmarks were tracked with, the default ones where that is not known.
+    """Return the models with which landmarks were tracked, or the default models if that is not recorded.
 
-    Their ``meta["models"]`` is the name of a bundle, of OpenFace's models or of a folder. A `ModelError` is
-    raised if these are not installed, and in none of the folders that the user has chosen.
+    ``meta["models"]`` of the tracks is the name of a bundle, of OpenFace's models or of a folder. A
+    `ModelError` is raised if they are neither installed nor in a folder of models that the user has chosen.
     """
     name = str(tracks.meta.get(MODELS, DEFAULT_BUNDLE))
     known = [info.key for info in known_models()]
@@ -92,22 +92,22 @@ def models_of_tracks(tracks: Tracks) -> Models:
 
 @dataclass
 class BackgroundRun(RunControl):
-    """What is to be tracked, and how far it is; written by the worker thread, controlled by the GUI."""
+    """Input, state and results of a run; written by the worker thread, controlled by the GUI."""
 
-    load: Callable[[], Models]  # called on the worker thread
+    load: Callable[[], Models]  # called in the worker thread
     settings: TrackerSettings
-    frames: Any  # what the tracker reads
+    frames: Any  # array-like or `Video`
     start: int
-    stop: int  # not tracked itself
-    go_on: bool = True  # resume an interrupted run over the same frames, if there is a checkpoint of one
-    message: str = ""  # what is going on
-    results: list[FrameResult] = field(default_factory=list)  # in order; only ever appended to
-    notice: str | None = None  # shown once: that refinement switched on
-    tracks: Tracks | None = None  # all finished frames, once the run has ended
-    error: str | None = None  # why it ended before its time, in one sentence
+    stop: int  # exclusive
+    resume_checkpoint: bool = True  # resume an interrupted run over the same frames
+    message: str = ""  # current stage
+    results: list[FrameResult] = field(default_factory=list)  # in order; append only
+    notice: str | None = None  # shown once: refinement was switched on
+    tracks: Tracks | None = None  # all finished frames, when the run has ended
+    error: str | None = None  # reason of a premature end, one sentence
     regions: Regions = field(default_factory=Regions)
-    models: str | None = None  # the bundle or folder that `load` loads; a worker process needs it
-    journals: Path | None = None  # folder of checkpoints; without it none is written
+    models: str | None = None  # bundle or folder loaded by `load`; needed for a worker process
+    checkpoints: Path | None = None  # folder of checkpoints; without it none is written
     shows: bool = False  # whether the newest frame is displayed
     _remote: RemoteRun | None = None
 
@@ -115,29 +115,29 @@ class BackgroundRun(RunControl):
         super().__init__()
 
     @property
-    def doing(self) -> str:
-        """What is going on before the first frame, in words; empty later."""
+    def stage(self) -> str:
+        """Stage of a run before its first frame, as text; empty later."""
         from napari_face_landmarks.runs.worker import start_message
 
         return start_message(self.message)
 
     def show(self, wanted: bool) -> None:
-        """Say whether the newest frame is displayed."""
+        """Set whether the newest frame is displayed."""
         if wanted != self.shows:
             self.shows = wanted
             if self._remote is not None:
                 self._remote.show(wanted)
 
     def request(self) -> RunRequest | None:
-        """Return what to ask a worker process for; None where a thread here does the run.
+        """Return the request for a worker process, or None if the run should use a thread.
 
-        That is where the frames are not those of a file, where there are few of them, or where this Python is
-        built into a program and cannot be started separately.
+        Threads are used if the frames are not from a video file, for short runs, and if this Python is
+        embedded in a program and cannot be started separately.
         """
         from napari_face_landmarks.runs.worker import RunRequest
 
         models = self._models_of_worker()
-        if models is None or not isinstance(self.frames, Video) or self.stop - self.start < WORTH_IT:
+        if models is None or not isinstance(self.frames, Video) or self.stop - self.start < MIN_WORKER_FRAMES:
             return None
         return RunRequest(
             models,
@@ -146,9 +146,9 @@ class BackgroundRun(RunControl):
             list(self.frames.source.state),
             self.start,
             self.stop,
-            self.go_on,
+            self.resume_checkpoint,
             self.regions.to_dict(),
-            None if self.journals is None else str(self.journals),
+            None if self.checkpoints is None else str(self.checkpoints),
             self.frames.info.stream,
         )
 
@@ -156,7 +156,7 @@ class BackgroundRun(RunControl):
         return self.models if sys.executable and not getattr(sys, "frozen", False) else None
 
     def compile_elsewhere(self) -> Generator[None]:
-        """Have a worker process compile the kernels into Numba's cache, if one can be started."""
+        """Compile the kernels into Numba's cache in a worker process, if one can be started."""
         from napari_face_landmarks.runs.worker import RemoteRun, RunRequest
 
         models = self._models_of_worker()
@@ -171,7 +171,7 @@ class BackgroundRun(RunControl):
                     return
 
     def consume(self, run: Run | RemoteRun) -> Generator[None]:
-        """Take the results of a run as they come, yielding after each batch, and its tracks at the end."""
+        """Collect the results of a run, yielding after each batch, and its tracks at the end."""
         notice = RefinementNotice()
         try:
             with closing(run):
@@ -188,22 +188,22 @@ class BackgroundRun(RunControl):
 
 
 def track_in_background(run: BackgroundRun) -> Generator[None]:
-    """Do a run, yielding after each step; errors end up in ``run.error``.
+    """Run the tracker, yielding after each step; errors are stored in ``run.error``.
 
-    A generator, because napari can stop those between two steps; it has to be closed then. Long runs over a
-    video file are done by a worker process.
+    This is a generator because napari can stop generators between two steps; the caller must then close it.
+    Long runs over a video file use a worker process.
     """
     from napari_face_landmarks.runs.worker import RemoteRun
 
-    with _errors_reported(run):
-        if run.cancelled:  # before it began
+    with _store_errors(run):
+        if run.cancelled:  # before it started
             return
         request = run.request()
         run.message = "Starting …"
         if request is not None:
             try:
                 run._remote = RemoteRun(request, run.frames, run)
-            except OSError:  # then it is done here
+            except OSError:  # no process can be started: use this thread
                 run._remote = None
         if run._remote is None:
             yield from track_here(run)
@@ -213,12 +213,12 @@ def track_in_background(run: BackgroundRun) -> Generator[None]:
 
 
 def track_here(run: BackgroundRun) -> Generator[None]:
-    """Do a run in this process, as `track_in_background`."""
+    """Run the tracker in this process; otherwise like `track_in_background`."""
     from napari_face_landmarks.runs.checkpoint import open_run
     from napari_face_landmarks.runs.worker import LOADING, PREPARING
     from napari_face_landmarks.tracking import FaceTracker
 
-    with _errors_reported(run), behind_a_window():
+    with _store_errors(run), behind_a_window():
         run.message = LOADING
         yield
         models = run.load()
@@ -234,7 +234,9 @@ def track_here(run: BackgroundRun) -> Generator[None]:
         run.wait()
         if run.cancelled:
             return
-        with open_run(tracker, run.frames, run.start, run.stop, run.go_on, run.regions, run.journals) as (
+        with open_run(
+            tracker, run.frames, run.start, run.stop, run.resume_checkpoint, run.regions, run.checkpoints
+        ) as (
             opened,
             earlier,
         ):
@@ -244,7 +246,7 @@ def track_here(run: BackgroundRun) -> Generator[None]:
 
 
 @contextmanager
-def _errors_reported(run: BackgroundRun) -> Iterator[None]:
+def _store_errors(run: BackgroundRun) -> Iterator[None]:
     from napari_face_landmarks.runs.worker import error_sentence
 
     try:
@@ -253,14 +255,11 @@ def _errors_reported(run: BackgroundRun) -> Iterator[None]:
         run.error = error_sentence(error)
 
 
-# in words
-
-
 def describe_progress(run: BackgroundRun, times: deque[tuple[float, int]]) -> str:
-    """Return how far a run is, how quick, and how long it will take.
+    """Return the progress of a run as text: finished frames, frames per second and remaining time.
 
-    `times` are seconds on the clock and frames finished by then, the latest last; what is older than
-    `RATE_WINDOW` is dropped.
+    `times` are clock times in seconds and the frames finished by then, latest last; entries older than
+    `RATE_WINDOW` are removed.
     """
     now, done = times[-1]
     while now - times[0][0] > RATE_WINDOW:
@@ -272,12 +271,12 @@ def describe_progress(run: BackgroundRun, times: deque[tuple[float, int]]) -> st
     rate = (done - times[0][1]) / seconds if seconds > 0 else 0.0
     text = f"{done} of {total} frames"
     if rate > 0:
-        text += f", {rate:.0f} fps, {duration((total - done) / rate)} left"
+        text += f", {rate:.0f} fps, {format_duration((total - done) / rate)} left"
     return text
 
 
 def describe_end(run: BackgroundRun) -> str:
-    """Return how a run ended and what it found."""
+    """Return the outcome of a run as text."""
     done, total = len(run.results), run.stop - run.start
     kept = f" {done} of {total} frames are finished and kept." if done else ""
     if run.error is not None:
@@ -288,7 +287,9 @@ def describe_end(run: BackgroundRun) -> str:
     if run.cancelled:
         return "Cancelled." + kept
     if not stats.completed:
-        return f"Broke off:{kept} {warnings_in_words(run.tracks.warnings) if run.tracks.warnings else ''}"
+        return (
+            f"Stopped early:{kept} {summarize_warnings(run.tracks.warnings) if run.tracks.warnings else ''}"
+        )
     if not stats.frames_with_faces:
         return f"Done: no face was found on {counted(done, 'frame')}."
     text = f"Done: {counted(done, 'frame')}, a face on {stats.frames_with_faces}"
@@ -297,28 +298,28 @@ def describe_end(run: BackgroundRun) -> str:
     return f"{text}; {stats.fps:.0f} fps."
 
 
-def warnings_in_words(warnings: tuple[str, ...]) -> str:
-    """Return the first of several warnings, and how many more there are."""
+def summarize_warnings(warnings: tuple[str, ...]) -> str:
+    """Return the first warning and the number of further ones."""
     more = len(warnings) - 1
     return warnings[0] + (f" ({counted(more, 'more warning')} in the layer's metadata.)" if more else "")
 
 
-def duration(seconds: float) -> str:
-    """Return a duration in minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def format_duration(seconds: float) -> str:
+    """Return a duration in minutes and seconds as text."""
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes} min {remainder:02d} s" if minutes else f"{remainder} s"
 
 
-ROWS_AT_ONCE = 4_000_000  # allocated for faces that may never come; more faces make the layer grow
-MOST_TRIMMED = 150_000  # rows; napari takes half a second to give up some of a million
+INITIAL_ROWS = 4_000_000  # at most, preallocated for possible faces; the layer grows if there are more
+MAX_TRIMMED_ROWS = 150_000  # removing rows from a million takes napari half a second
 
 
 class LiveLandmarks:
-    """A Points `layer` for the landmarks of frames `start` to `stop`, shown as they come.
+    """A Points `layer` to which the landmarks of frames `start` to `stop` are written during a run.
 
-    Rows that are not filled yet are hidden. All methods belong on the GUI thread, where there is one. The
-    transforms of `image_layer`, the video, are copied; `max_faces` is the largest number of faces that may
-    come. With `in_steps` the layer is added by `add_in_steps`, else at once.
+    Rows not yet written are hidden. All methods must be called in the GUI thread if there is one. The
+    transforms of `image_layer`, the video, are copied; `max_faces` is the largest possible number of faces.
+    With `in_steps` the layer is added by `add_in_steps`, else immediately.
     """
 
     def __init__(
@@ -331,27 +332,27 @@ class LiveLandmarks:
         self._max_faces = max_faces
         self._written: list[FrameResult] = []
         per_face = (stop - start) * N_LANDMARKS
-        self._n_faces = max(1, min(max_faces, ROWS_AT_ONCE // per_face))
+        self._n_faces = max(1, min(max_faces, INITIAL_ROWS // per_face))
         rows = self._blank(self._n_faces)
-        nobody = np.zeros(1)
+        zero = np.zeros(1)
         self.layer = Points(
             rows.data,
             name=layer_name(image_layer),
-            # one of each, which napari repeats: half the memory and time of arrays of ours
-            face_color=landmark_colours(DEFAULT_MODE, nobody, nobody, nobody)[0],
-            size=np.float32(SMALLEST_POINT),
+            # scalars, which napari broadcasts: half the memory and time of passing arrays
+            face_color=landmark_colours(DEFAULT_MODE, zero, zero, zero)[0],
+            size=np.float32(MIN_POINT_SIZE),
             shown=False,
             visible=not in_steps,
             features=features_of(rows),
             **style_of_points(),
             **transforms_of(image_layer),
         )
-        filling[self.layer] = self._written  # before anyone hears of the layer
+        running_results[self.layer] = self._written  # before the layer's events reach the panels
         if not in_steps:
             viewer.add_layer(self.layer)
 
     def add_in_steps(self) -> Generator[bool]:
-        """Add the layer, select it and have it drawn in steps, which take napari too long all at once."""
+        """Add, select and draw the layer in separate steps, which would block the GUI too long together."""
         selection = self._viewer.layers.selection
         before = set(selection)
         with selection.events.blocker_all():
@@ -362,14 +363,14 @@ class LiveLandmarks:
         if self.layer in self._viewer.layers:
             selection.active = self.layer
         yield True
-        wordless = [text for text in _texts_of_points() if not any(text.text)]
+        empty_texts = [text for text in _text_visuals() if not any(text.text)]
         try:
-            for text in wordless:  # of which vispy nevertheless makes a program, for half the points' time
+            for text in empty_texts:  # vispy builds a program even for these, in half the points' time
                 text.visible = False
             self.layer.visible = True
             yield True
         finally:
-            for text in wordless:
+            for text in empty_texts:
                 text.visible = True
         yield True
 
@@ -377,17 +378,17 @@ class LiveLandmarks:
         return blank_rows(range(self._start, self._stop), n_faces, self._ndim)
 
     def write(self, results: Sequence[FrameResult]) -> None:
-        """Write the landmarks of successive frames; `show` has them seen."""
+        """Write the landmarks of successive frames into the layer, which `show` then redraws."""
         if not results:
             return
         self._written.extend(results)
         needed = max(_faces_used(result) for result in results)
         if needed > self._n_faces:
-            # takes a while on long videos, so room for some more faces is made at once
+            # slow for long videos: reserve rows for more faces than needed
             self._n_faces = min(self._max_faces, max(needed, 2 * self._n_faces))
         if len(self.layer.data) != (self._stop - self._start) * self._n_faces * N_LANDMARKS:
             blank = self._blank(self._n_faces)
-            self._replace(
+            self._replace_rows(
                 blank.data, blank.colours(mode_of(self.layer)), blank.size, blank.found, features_of(blank)
             )
             results = self._written
@@ -400,15 +401,15 @@ class LiveLandmarks:
             self._ndim,
         )
         first = (results[0].index - self._start) * n * N_LANDMARKS
-        self._put(rows, slice(first, first + len(rows.data)))
+        self._write_rows(rows, slice(first, first + len(rows.data)))
 
     def show(self, first: int, last: int) -> None:
-        """Have napari draw again if it shows one of the frames `first` to `last`, which were written.
+        """Redraw the layer if one of the written frames `first` to `last` is displayed.
 
-        It would otherwise draw the same picture again, ten times a second.
+        Other redraws, about ten per second, would not change the display.
         """
         if self._ndim < 3 or self._in_view(first, last):
-            # extents are left alone: the slider's range is that of the video and does not change
+            # without extents: the slider's range is that of the video
             self.layer.refresh(thumbnail=False, extent=False)
 
     def _in_view(self, first: int, last: int) -> bool:
@@ -422,7 +423,7 @@ class LiveLandmarks:
         ends = [float(self.layer.world_to_data(place)[0]) for place in (point - reach, point + reach)]
         return min(ends) - 0.5 <= last and first <= max(ends) + 0.5
 
-    def _put(self, rows: PointRows, where: slice) -> None:
+    def _write_rows(self, rows: PointRows, where: slice) -> None:
         layer = self.layer
         layer.data[where] = rows.data
         layer.face_color[where] = rows.colours(mode_of(layer))
@@ -432,8 +433,8 @@ class LiveLandmarks:
         features.iloc[where, features.columns.get_loc("confidence")] = rows.confidence
         features.iloc[where, features.columns.get_loc("source")] = source_names(rows.source)
 
-    def _replace(self, data: Any, colour: Any, size: Any, shown: Any, features: Any) -> None:
-        """Give the layer these rows, another number than it has."""
+    def _replace_rows(self, data: Any, colour: Any, size: Any, shown: Any, features: Any) -> None:
+        """Replace all rows of the layer by a different number of rows."""
         layer = self.layer
         layer.selected_data = set()
         layer.data = data
@@ -443,15 +444,15 @@ class LiveLandmarks:
         layer.shown[:] = shown
 
     def finish(self, tracks: Tracks) -> None:
-        """Drop the rows that stayed hidden; what is left is what `tracks_to_layer_data` gives for `tracks`.
+        """Remove the hidden rows, so that the layer equals `tracks_to_layer_data` of `tracks`.
 
-        In layers of more than `MOST_TRIMMED` rows they stay, hidden as they are.
-        Points that were moved by hand during the run stay where they are.
+        In layers of more than `MAX_TRIMMED_ROWS` rows they remain, hidden. Points dragged during the run are
+        not moved back.
         """
         layer = self.layer
         keep = np.array(layer.shown)
-        if not keep.all() and len(keep) <= MOST_TRIMMED:
-            self._replace(
+        if not keep.all() and len(keep) <= MAX_TRIMMED_ROWS:
+            self._replace_rows(
                 np.asfortranarray(layer.data[keep]),
                 layer.face_color[keep],
                 layer.size[keep],
@@ -463,13 +464,13 @@ class LiveLandmarks:
         self.release()
 
     def release(self) -> None:
-        """Let the layer be edited: no run fills it any more."""
-        filling.pop(self.layer, None)
+        """Allow editing the layer: the run no longer writes to it."""
+        running_results.pop(self.layer, None)
         current_landmarks(self._viewer).refresh()
 
 
-def _texts_of_points() -> Iterator[Any]:
-    """Yield what vispy draws as the texts of the Points layers of the canvas that it drew last."""
+def _text_visuals() -> Iterator[Any]:
+    """Yield the text visuals of the Points layers in vispy's current canvas."""
     nodes: list[Any] = [getattr(get_current_canvas(), "scene", None)]
     while nodes:
         node = nodes.pop()
@@ -479,16 +480,16 @@ def _texts_of_points() -> Iterator[Any]:
 
 
 def _faces_used(result: FrameResult) -> int:
-    """Return how many rows the faces of a frame take."""
+    """Return the number of faces of which a frame needs rows: its highest face index plus 1."""
     return int(np.nonzero(np.isfinite(result.landmarks).any(axis=(1, 2)))[0].max(initial=-1)) + 1
 
 
 class ShownRun:
-    """Shows in a viewer what a run, not begun yet, has finished of a `video`, an image layer.
+    """Shows the finished frames of a run over `video`, an image layer, in a viewer.
 
-    `follow` is the check box of whether the viewer is to show the newest frame; it is switched off where the
-    user looks at another one. `done` frames were taken over from the run, and `times` are when, on the clock,
-    how many were.
+    To be created before the run starts. `follow` is the check box for showing the newest frame; it is
+    unchecked when the user moves the slider. `done` is the number of frames shown, and `times` are clock
+    times in seconds with the frames shown by then.
     """
 
     def __init__(self, viewer: Any, video: Any, run: BackgroundRun, follow: Any) -> None:
@@ -503,19 +504,19 @@ class ShownRun:
         self._followed: tuple[int, ...] | None = tuple(viewer.dims.current_step)
         run.show(bool(follow.value))
         if isinstance(run.frames, Video):
-            run.frames.keeps_frames = True  # for the viewer, so that it need not decode them again to follow
+            run.frames.keeps_frames = True  # so that the viewer need not decode them again to follow
 
     @property
     def layer(self) -> Any:
-        """The Points layer; None where a run ended before its first frame."""
+        """The Points layer; None if the run ended before its first frame."""
         return None if self._live is None else self._live.layer
 
-    def begin(self) -> bool:
-        """Do the next step of adding the layer; return whether there was one."""
+    def add_step(self) -> bool:
+        """Do the next step of adding the layer; return False if there is none left."""
         return next(self._steps, False)
 
-    def look(self) -> None:
-        """Take over what the working thread has finished since the last look."""
+    def update(self) -> None:
+        """Show the frames finished since the last call."""
         self._run.show(bool(self._follow.value))
         results = self._run.results[self.done :]
         self.done += len(results)
@@ -528,27 +529,27 @@ class ShownRun:
                 self._live.show(results[0].index, results[-1].index)
 
     def _hide_earlier(self) -> None:
-        """Hide the landmarks of earlier runs over the video: of two faces one could not tell which is new."""
+        """Hide the landmarks of earlier runs over the video, which would overlap the new ones."""
         for layer in landmark_layers(self._viewer):
             if layer is not self.layer and video_of_layer(self._viewer, layer) is self.video:
                 layer.visible = False
 
     def stop_following(self) -> None:
-        """Leave the slider alone from now on, and the check box too: Qt may have deleted it."""
+        """Stop following the newest frame, and stop using the check box, which Qt may have deleted."""
         self._follow = SimpleNamespace(value=False)
 
     def finish(self) -> None:
-        """Show the rest, after the run has ended; without a single finished frame the layer goes."""
+        """Show the remaining frames after the run has ended; without any frame the layer is removed."""
         if isinstance(self._run.frames, Video):
             self._run.frames.keeps_frames = False
-        while self._run.tracks is not None and self.begin():
+        while self._run.tracks is not None and self.add_step():
             pass
-        self._steps.close()  # of a run without frames, which may leave texts hidden
-        self.look()
+        self._steps.close()  # a run without frames may have left texts hidden
+        self.update()
         if self._live is None:
             return
         if self._run.tracks is not None:
-            self._live.finish(self._run.tracks)  # a layer that was removed, too: its removal may be undone
+            self._live.finish(self._run.tracks)  # even if the layer was removed: that may be undone
             return
         self._live.release()
         if self._live.layer in self._viewer.layers:
@@ -556,7 +557,7 @@ class ShownRun:
         self._live = None
 
     def _follow_to(self, frame: int) -> bool:
-        """Show a frame, unless the user looks at another one; return whether napari has drawn it."""
+        """Show a frame unless the user has moved the slider; return whether this redrew the canvas."""
         dims = self._viewer.dims
         if self.video.ndim < 3 or self.video not in self._viewer.layers:
             return False

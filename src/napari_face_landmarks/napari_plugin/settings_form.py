@@ -1,4 +1,4 @@
-"""What the user chooses for a run: video, preset, models, settings and frames, each a control."""
+"""Controls of a run: video, preset, models, settings and frames."""
 
 from __future__ import annotations
 
@@ -7,29 +7,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Label, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, SpinBox
 
 from napari_face_landmarks.errors import FaceLandmarksError, SettingsError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.models.catalog import ModelsInfo, describe_models, known_models
 from napari_face_landmarks.napari_plugin.layers import count_frames, frame_shown, image_layers
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
-from napari_face_landmarks.napari_plugin.qt_forms import setting_control
-from napari_face_landmarks.settings import PRESETS, TrackerSettings, preset_named, preset_of
+from napari_face_landmarks.settings import PRESETS, REFINE_MODES, TrackerSettings, preset_named, preset_of
 
 CUSTOM = "custom"
-CUSTOM_HELP = "Settings of your own; choose a preset to have its settings."
+CUSTOM_HELP = "Your own settings; choosing a preset replaces them."
 CHOOSE = "choose"
 CHOOSE_TITLE = "Choose a folder …"
 MODELS_HELP = (
-    "The models to track with, and their licence: the plugin's bundles, OpenFace's models where they are "
-    "installed, or a folder with a bundle, OpenFace's files or a pfld.json. A PFLD takes about 3 ms a face, "
-    "OpenFace's models 4 to 20 ms."
+    "Models for tracking, with their licence: the plugin's bundles, OpenFace's models if installed, or "
+    "a folder with a bundle, OpenFace's files or a pfld.json. PFLD takes about 3 ms per face, OpenFace "
+    "4 to 20 ms."
 )
 
 
+def setting_control(item: dataclasses.Field[Any]) -> Any:
+    """Return the control of a setting, built from the metadata of its dataclass field."""
+    common = {"name": item.name, "label": item.metadata["label"], "tooltip": item.metadata["help"]}
+    if "low" not in item.metadata:
+        return ComboBox(choices=REFINE_MODES, value=item.default, **common)
+    kind = SpinBox if item.type == "int" else FloatSpinBox
+    low, high, step = (item.metadata[key] for key in ("low", "high", "step"))
+    return kind(min=low, max=high, step=step, value=item.default, **common)
+
+
 def preset_control(settings_controls: Mapping[str, Any]) -> ComboBox:
-    """Return the list of presets, tied both ways to the control of each setting."""
+    """Return the list of presets, synchronised with the controls of the settings."""
     choices = [*((item.title, item.name) for item in PRESETS), ("Custom", CUSTOM)]
     control = ComboBox(label="Preset", choices=choices)
     applying = [False]
@@ -66,11 +75,11 @@ def preset_control(settings_controls: Mapping[str, Any]) -> ComboBox:
 
 
 class ModelChooser:
-    """The list of models with their licences; its last line asks for a folder.
+    """List of models with their licences; its last entry opens a dialog for a folder.
 
-    The value of `control` is what `load_models` takes, `licence` shows the licence of the models that are
-    chosen, and `info` is what is known of them, with which `on_models` is called when others are chosen.
-    `tell` is called with sentences for the user.
+    The value of `control` is an argument of `load_models`, `licence` shows the licence of the chosen models,
+    and `info` describes them; `on_models` is called with it on each change. `tell` is called with messages
+    for the user.
     """
 
     def __init__(self, tell: Callable[[str], None], on_models: Callable[[ModelsInfo], object]) -> None:
@@ -84,7 +93,7 @@ class ModelChooser:
         self._on_changed()
 
     def offer(self, name_or_folder: str) -> bool:
-        """Choose models, having put them into the list; return whether there are such models."""
+        """Choose models, adding them to the list if necessary; return whether they exist."""
         if name_or_folder not in self.control.choices:
             try:
                 describe_models(name_or_folder)
@@ -97,7 +106,7 @@ class ModelChooser:
         return True
 
     def ask_for_folder(self) -> None:
-        """Show a dialog for a folder of models, choose them and keep the folder for the next time."""
+        """Show a dialog for a folder of models, choose these and add the folder to the preferences."""
         from qtpy.QtWidgets import QFileDialog
 
         folder = QFileDialog.getExistingDirectory(self.control.native, "Choose a folder of models")
@@ -110,7 +119,7 @@ class ModelChooser:
         for folder in self._folders:
             try:
                 known.append(describe_models(folder))
-            except FaceLandmarksError:  # it was there once
+            except FaceLandmarksError:  # removed since it was chosen
                 continue
         return [*((f"{info.title}: {info.licence}", info.key) for info in known), (CHOOSE_TITLE, CHOOSE)]
 
@@ -125,7 +134,7 @@ class ModelChooser:
             self.licence.value = str(error)
             return
         self.licence.value, self.licence.tooltip = info.licence, info.terms or info.licence
-        if info.notice:  # not for every use
+        if info.notice:  # about restrictions of use
             self._tell(info.notice)
         self._on_models(info)
 
@@ -134,9 +143,9 @@ FRAME_CHOICES = [("All frames", "all"), ("From … to …", "range"), ("This fra
 
 
 class SettingsControls:
-    """Preset, models and settings, tied to each other; `tell` is called with sentences for the user.
+    """Controls of preset, models and settings, kept consistent; `tell` is called with messages for the user.
 
-    `settings_controls` has the control of each field of `TrackerSettings`.
+    `settings_controls` maps the fields of `TrackerSettings` to their controls.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -150,52 +159,52 @@ class SettingsControls:
         self.model, self.licence = self._chooser.control, self._chooser.licence
         self.preset.changed.connect(lambda: self._on_models(self._chooser.info))
 
-    def begin_as(self, preferences: Preferences) -> None:
-        """Choose what the user prefers."""
+    def load_preferences(self, preferences: Preferences) -> None:
+        """Set the preferred models and preset."""
         if preferences.models != self.model.value:
             self._chooser.offer(preferences.models)
         self.preset.value = preferences.preset
 
     def settings(self) -> TrackerSettings:
-        """Return the settings as they stand; a `SettingsError` says which is out of its range."""
+        """Return the chosen settings; raise a `SettingsError` if one is out of its range."""
         return TrackerSettings(**{name: control.value for name, control in self.settings_controls.items()})
 
     def _on_models(self, info: ModelsInfo) -> None:
-        """Have a way of refining that the models serve, and the user's own again with others."""
+        """Choose a refine mode that the models support; restore the user's when other models support it."""
         refine = self.settings_controls["refine"]
         if self._refine_before in info.refine:
             refine.value, self._refine_before = self._refine_before, None
         before = refine.value
         if before not in info.refine:
             refine.value = "always" if "always" in info.refine else info.refine[0]
-            self._tell(f"{info.title} cannot refine as {before!r}: {refine.value!r} is chosen.")
+            self._tell(f"{info.title} does not support the refine mode {before!r}: {refine.value!r} is used.")
             self._refine_before = before
 
 
 class RunChoices(SettingsControls):
-    """The controls of a run: its video, preset, models, settings and frames, in order in `controls`."""
+    """Controls of a run: video, preset, models, settings and frames, listed in `controls`."""
 
     def __init__(self, viewer: Any, tell: Callable[[str], None]) -> None:
         super().__init__(tell)
         self._viewer = viewer
-        self._chosen: Any = None  # the video that the user has chosen
+        self._chosen: Any = None  # video chosen by the user
         self._following = False
         self.video = ComboBox(
-            label="Video", choices=lambda _: image_layers(viewer), tooltip="The image layer to track."
+            label="Video", choices=lambda _: image_layers(viewer), tooltip="Image layer to track."
         )
-        self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Which frames to track.")
+        self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Frames to track.")
         self.first = SpinBox(label="First frame", min=0, max=0, tooltip="Counted from 0.")
-        self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Tracked too; counted from 0.")
+        self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Included; counted from 0.")
         self.follow = CheckBox(
             value=True,
             text="Follow the newest frame",
-            tooltip="Show the newest frame while the run goes on, until the time slider is moved.",
+            tooltip="Show the newest frame during a run, until you move the time slider.",
         )
-        self.go_on = CheckBox(
+        self.resume_checkpoint = CheckBox(
             value=True,
             text="Resume an interrupted run",
-            tooltip="If a run over the same frames of a video file, with the same settings, was cancelled "
-            "or ended with napari, resume it from its checkpoint.",
+            tooltip="If a run with the same settings over the same frames of a video file was cancelled, or "
+            "napari was closed during it, resume it from its checkpoint.",
         )
         self.controls = [
             self.video,
@@ -207,7 +216,7 @@ class RunChoices(SettingsControls):
             self.first,
             self.last,
             self.follow,
-            self.go_on,
+            self.resume_checkpoint,
         ]
         self.video.changed.connect(self._on_video_changed)
         self.frames.changed.connect(self._on_frames_changed)
@@ -216,19 +225,21 @@ class RunChoices(SettingsControls):
         self._on_video_changed()
         self._on_frames_changed()
 
-    def begin_as(self, preferences: Preferences) -> None:
-        """Choose what the user prefers."""
-        super().begin_as(preferences)
+    def load_preferences(self, preferences: Preferences) -> None:
+        """Set the preferred models and preset, and whether to follow the newest frame."""
+        super().load_preferences(preferences)
         self.follow.value = preferences.follow
 
-    def as_preferences(self, kept: Preferences) -> Preferences:
-        """Return preferences with what is chosen now; a preset that is none is as in `kept`."""
+    def to_preferences(self, preferences: Preferences) -> Preferences:
+        """Return `preferences` updated with the current choices; custom settings leave their preset."""
         preset = self.preset.value
-        preset = preset if preset in [item.name for item in PRESETS] else kept.preset
-        return dataclasses.replace(kept, preset=preset, models=self.model.value, follow=self.follow.value)
+        preset = preset if preset in [item.name for item in PRESETS] else preferences.preset
+        return dataclasses.replace(
+            preferences, preset=preset, models=self.model.value, follow=self.follow.value
+        )
 
     def frame_range(self, n_frames: int) -> tuple[int, int]:
-        """Return the first frame to track and the one after the last, of a video of so many."""
+        """Return the frames to track of a video of `n_frames`: the first, and the last plus 1."""
         if self.frames.value == "this":
             frame = self._current_frame(n_frames)
             return frame, frame + 1
@@ -237,16 +248,16 @@ class RunChoices(SettingsControls):
             return min(first, n_frames - 1), min(last + 1, n_frames)
         return 0, n_frames
 
-    def enable(self, yes: bool) -> None:
-        """Have the controls be used, or not while a run goes on."""
+    def enable(self, enabled: bool) -> None:
+        """Enable the controls, or disable all but `follow` during a run."""
         for control in self.controls:
             if control not in (self.licence, self.follow):
-                control.enabled = yes
-        if yes:
+                control.enabled = enabled
+        if enabled:
             self._on_frames_changed()
 
     def follow_active_video(self, _: Any = None) -> None:
-        """Choose the active image layer, until the user has chosen one; what is removed is no choice."""
+        """Choose the active image layer, unless the user has chosen one that still exists."""
         layers = image_layers(self._viewer)
         self._following = True
         self.video.reset_choices()

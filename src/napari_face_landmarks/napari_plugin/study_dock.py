@@ -1,4 +1,4 @@
-"""The dock "Many videos": one form of settings, state and quality of each video, measures in one table."""
+"""The dock "Many videos": settings for all videos, state and quality of each, measures in one table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from napari_face_landmarks.io.formats import FORMATS
 from napari_face_landmarks.measures import MEASURES
 from napari_face_landmarks.measures.plot import unit_symbol
 from napari_face_landmarks.napari_plugin.layers import image_layers, landmark_layers, show_alone
-from napari_face_landmarks.napari_plugin.panels import do_elsewhere
+from napari_face_landmarks.napari_plugin.panels import run_in_thread
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.preferences import read_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import (
@@ -43,17 +43,17 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Docked,
     Form,
     Scrolling,
-    Words,
+    WrappedLabel,
     button,
-    column_of,
-    fill,
-    line_of,
-    may_be_narrow,
-    table_to_read,
+    elide_long_items,
+    hbox,
+    read_only_table,
+    set_contents,
+    vbox,
     video_patterns,
-    with_help,
+    with_tooltip,
 )
-from napari_face_landmarks.napari_plugin.run_controller import duration
+from napari_face_landmarks.napari_plugin.run_controller import format_duration
 from napari_face_landmarks.napari_plugin.settings_form import SettingsControls
 from napari_face_landmarks.priority import cores
 from napari_face_landmarks.quality import check
@@ -68,45 +68,45 @@ from napari_face_landmarks.tracking.control import RunControl
 
 TITLE = "Many videos"
 NO_MEASURES = "There are no measures yet: press Track all."
-LOOK_MS = 250
-"""Between two looks at what the working thread has done."""
+POLL_MS = 250
+"""Between two updates of the table during a batch."""
 COLUMNS = ("Video", "State", "Quality")
 WAITING = "waiting"
 RESULTS = "landmarks"
-"""The folder of the results that is proposed, next to the videos."""
+"""Name of the suggested results folder, next to the videos."""
 HINT = "Add video files or a folder, or drop them here."
 
 
 @dataclass
 class StudyVideo:
-    """A video of a study and what became of it, as the table shows it."""
+    """A video of a study with its result, as shown in the table."""
 
     path: str  # absolute
     state: str = WAITING
     quality: str = ""
-    detail: str = ""  # all that is known of the result, one sentence a line
-    output: str = ""  # the file of its landmarks, once there is one
-    part: float = 0.0  # how much of it is tracked, 0 to 1
+    detail: str = ""  # description of the result, one sentence per line
+    output: str = ""  # file of its landmarks, if finished
+    part: float = 0.0  # fraction tracked, 0 to 1
 
 
 @dataclass
 class Study(RunControl):
-    """Videos that `track_many` tracks on a working thread; read by the GUI, which may cancel it.
+    """A batch of videos, tracked by `track_many` in a worker thread; read and cancelled by the GUI.
 
-    What is done by then is kept, and the next batch resumes what was begun.
+    When it is cancelled, finished videos are kept, and the next batch resumes unfinished ones.
     """
 
     videos: list[StudyVideo]
     folder: Path  # of the results
     options: dict[str, Any] = field(default_factory=dict)  # of `track_many`
-    error: str = ""  # why the batch has ended before its time, or nothing could be written
+    error: str = ""  # reason of a premature end
     results: list[FileResult] = field(default_factory=list)  # in any order
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def run(self) -> None:
-        """Do the batch; errors end up in `error`."""
+        """Run the batch; errors are stored in `error`."""
         for video in self.videos:
             video.state, video.quality, video.detail = WAITING, "", ""
             video.output, video.part = "", 0.0
@@ -157,52 +157,52 @@ class Study(RunControl):
 
 
 class StudyDock(Docked):
-    """Track many videos with the same settings, and look at the results."""
+    """Contents of the dock "Many videos": tracks videos with the same settings and shows the results."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(TITLE)
         self._viewer = napari_viewer
         self.videos: list[StudyVideo] = []
         self._study: Study | None = None
-        self._first_look: tuple[float, float] | None = None
-        self._proposed = ""  # the folder of results
-        self._there = SimpleNamespace(open=True, study=None)  # outlives this widget, whose parts Qt deletes
+        self._first_progress: tuple[float, float] | None = None
+        self._suggested = ""  # folder of results
+        self._state = SimpleNamespace(open=True, study=None)  # outlives this widget, whose parts Qt deletes
         self._make_controls()
         self._make_settings()
         self._lay_out()
         self._guard: CloseGuard | None = None
         self._timer = QTimer(self)
-        self._timer.setInterval(LOOK_MS)
-        self._timer.timeout.connect(self._look)
+        self._timer.setInterval(POLL_MS)
+        self._timer.timeout.connect(self._poll)
         self.setAcceptDrops(True)
-        there = self._there
-        self.destroyed.connect(lambda: _leave(there))
-        self._offer()
+        state = self._state
+        self.destroyed.connect(lambda: _on_deleted(state))
+        self._update_buttons()
 
     def _make_controls(self) -> None:
         self.add_button = button("Add files …", "Choose video files.", self.ask_for_videos)
         self.folder_button = button(
-            "Add folder …", "Add all videos of a folder and of the folders in it.", self.ask_for_folder
+            "Add folder …", "Add all videos in a folder and its subfolders.", self.ask_for_folder
         )
         self.remove_button = button(
-            "Remove", "Take the selected videos off the list; no file is deleted.", self.remove
+            "Remove", "Remove the selected videos from the list; no file is deleted.", self.remove
         )
         self.run_button = button(
             "Track all",
-            "Track all videos and measure them; those that are done already are left alone.",
+            "Track and measure all videos; finished ones are skipped.",
             self.run,
         )
         self.cancel_button = button(
-            "Cancel", "Stop. What is done is kept, and Track all resumes the rest.", self.cancel
+            "Cancel", "Stop. Results are kept, and Track all resumes the remaining videos.", self.cancel
         )
         self.measures_button = button(
             "All measures", "Show the measures of all videos in one table.", self.show_measures
         )
-        self.results_button = button("Open the folder", "Show the files of the results.", self.open_folder)
-        offered = (self.remove_button, self.run_button, self.measures_button, self.results_button)
-        self._help = {each: each.toolTip() for each in offered}
-        what_a_click_does = "A click opens a video with its landmarks, or says why it failed."
-        self.table = with_help(table_to_read(len(COLUMNS)), what_a_click_does)
+        self.results_button = button("Open the folder", "Show the result files.", self.open_folder)
+        conditional = (self.remove_button, self.run_button, self.measures_button, self.results_button)
+        self._help = {each: each.toolTip() for each in conditional}
+        table_help = "Click to open a video with its landmarks, or to see why it failed."
+        self.table = with_tooltip(read_only_table(len(COLUMNS)), table_help)
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().setVisible(False)
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -211,19 +211,17 @@ class StudyDock(Docked):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(50)
         self.table.cellClicked.connect(lambda row, _: self.open_result(row))
-        self.folder = with_help(
-            QLineEdit(), "Landmarks, measures and tables of all videos are written there."
-        )
-        self.folder.setPlaceholderText("Folder of the results")
-        self.browse_button = button("…", "Choose the folder of the results.", self.ask_for_results)
+        self.folder = with_tooltip(QLineEdit(), "Folder for landmarks, measures and tables of all videos.")
+        self.folder.setPlaceholderText("Results folder")
+        self.browse_button = button("…", "Choose the results folder.", self.ask_for_results)
         self.progress = QProgressBar()
         self.progress.setRange(0, 100)
         self.progress.setValue(0)
-        self.status = Words(lines=2)
+        self.status = WrappedLabel(lines=2)
         self.status.setText(HINT)
 
     def _make_settings(self) -> None:
-        self._chosen = chosen = SettingsControls(self._tell)
+        self._chosen = chosen = SettingsControls(self._show_message)
         self.preset, self.model, self.settings_controls = (
             chosen.preset,
             chosen.model,
@@ -232,87 +230,87 @@ class StudyDock(Docked):
         self.format = ComboBox(
             label="Format",
             choices=[(item.title, item.name) for item in FORMATS],
-            tooltip="Of the files of landmarks; measures are written as CSV.",
+            tooltip="Format of the landmark files; measures are written as CSV.",
         )
-        chosen.begin_as(read_preferences())
+        chosen.load_preferences(read_preferences())
         self._settings = [self.preset, self.format, self.model, *self.settings_controls.values()]
 
     def _lay_out(self) -> None:
         self.browse_button.setMaximumWidth(40)
         self.advanced = Advanced([self.model, self._chosen.licence, *self.settings_controls.values()])
-        may_be_narrow(self.model.native, 8)
+        elide_long_items(self.model.native, 8)
         inner = QWidget()
         inner.setLayout(
-            column_of(
-                line_of(self.add_button, self.folder_button, self.remove_button),
+            vbox(
+                hbox(self.add_button, self.folder_button, self.remove_button),
                 (self.table, 1),
                 Form([self.preset, self.format]),
-                line_of(self.folder, self.browse_button),
-                line_of(self.run_button, self.cancel_button),
-                line_of(self.measures_button, self.results_button),
+                hbox(self.folder, self.browse_button),
+                hbox(self.run_button, self.cancel_button),
+                hbox(self.measures_button, self.results_button),
                 self.progress,
                 self.status,
                 self.advanced,
             )
         )
-        fill(self, Scrolling(inner))
+        set_contents(self, Scrolling(inner))
 
-    # which videos
+    # the list of videos
 
     def ask_for_videos(self) -> None:
-        """Have the user choose video files."""
+        """Show a dialog for video files and add them."""
         paths, _ = QFileDialog.getOpenFileNames(self, "Add videos", "", video_patterns())
         self.add(paths)
 
     def ask_for_folder(self) -> None:
-        """Have the user choose a folder of videos."""
+        """Show a dialog for a folder and add its videos."""
         folder = QFileDialog.getExistingDirectory(self, "Add the videos of a folder")
         self.add([folder] if folder else [])
 
     def ask_for_results(self) -> None:
-        """Have the user choose where the results go."""
-        folder = QFileDialog.getExistingDirectory(self, "Folder of the results", self.folder.text())
+        """Show a dialog for the results folder."""
+        folder = QFileDialog.getExistingDirectory(self, "Results folder", self.folder.text())
         if folder:
             self.folder.setText(folder)
 
     def dragEnterEvent(self, event: Any) -> None:
-        """Take files and folders that are dragged here."""
+        """Accept dragged files and folders."""
         if event.mimeData().hasUrls() and self._study is None:
             event.acceptProposedAction()
 
     def dropEvent(self, event: Any) -> None:
-        """Add the videos among files and folders that are dropped here."""
+        """Add the videos of dropped files and folders."""
         paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
         if paths and self._study is None:
             event.acceptProposedAction()
             self.add(paths)
 
     def add(self, inputs: Sequence[str]) -> None:
-        """Add videos, and those of folders, to the list, given as `track_many` takes them."""
+        """Add video files and the videos in folders to the list; `inputs` as for `track_many`."""
         if not inputs or self._study is not None:
             return
         try:
             found = [str(video) for video, _ in find_videos(inputs)]
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
             return
         known = {video.path for video in self.videos}
         self.videos += [StudyVideo(path) for path in found if path not in known]
-        if self.folder.text() in ("", self._proposed):
+        if self.folder.text() in ("", self._suggested):
             first = Path(inputs[0])
-            self._proposed = str((first if first.is_dir() else first.parent).absolute() / RESULTS)
-            self.folder.setText(self._proposed)
+            self._suggested = str((first if first.is_dir() else first.parent).absolute() / RESULTS)
+            self.folder.setText(self._suggested)
         self.status.setText(f"{counted(len(self.videos), 'video')}.")
-        self._fill()
+        self._update_table()
 
     def remove(self) -> None:
-        """Take the selected videos off the list."""
+        """Remove the selected videos from the list."""
         rows = {index.row() for index in self.table.selectedIndexes()}
         self.videos = [video for row, video in enumerate(self.videos) if row not in rows]
         self.status.setText(f"{counted(len(self.videos), 'video')}." if self.videos else HINT)
-        self._fill()
+        self._update_table()
 
-    # a batch from its start to its end
+    # running a batch
 
     @property
     def running(self) -> bool:
@@ -320,83 +318,83 @@ class StudyDock(Docked):
         return self._study is not None
 
     def run(self) -> None:
-        """Track all videos of the list; those that are done already are left alone."""
+        """Track all videos in the list; finished ones are skipped."""
         if self._study is not None or not self.videos:
             return
         if not self.folder.text().strip():
-            self._tell_error("There is no folder for the results: choose one.")
+            self._show_error("There is no results folder: choose one.")
             return
         try:
             settings = self._chosen.settings()
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
             return
         options = {
             "settings": settings,
             "models": str(self.model.value),
             "format": str(self.format.value),
-            "jobs": max(1, cores() - 1),  # one is left for the window
+            "jobs": max(1, cores() - 1),  # one core remains for the GUI
         }
-        study = self._study = self._there.study = Study(self.videos, Path(self.folder.text()), options)
+        study = self._study = self._state.study = Study(self.videos, Path(self.folder.text()), options)
         self._guard = CloseGuard(self, lambda: self._study is not None)
-        self._first_look = None
+        self._first_progress = None
         self.status.setText("Starting …")
-        self._offer()
+        self._update_buttons()
         self._timer.start()
         finished = {"finished": lambda: self._on_finished()}  # a slot of a deleted widget is not called
         create_worker(study.run, _start_thread=True, _connect=finished)
 
     def cancel(self) -> None:
-        """Stop; what is done is kept, and what was begun is resumed by the next run."""
+        """Cancel the batch; finished videos are kept, and the next run resumes unfinished ones."""
         if self._study is not None:
             self._study.cancel()
             self.cancel_button.setEnabled(False)
             self.status.setText("Stopping …")
 
-    def _look(self) -> None:
-        """Show how far the batch is; a dock that was closed ends it."""
+    def _poll(self) -> None:
+        """Show the progress of the batch; cancel it if the dock was closed."""
         study = self._study
-        if study is None or not self._there.open:
+        if study is None or not self._state.open:
             return
         if not self.window().isVisible():
             study.cancel()
-        self._fill()
+        self._update_table()
         part = sum(video.part for video in self.videos) / len(self.videos)
         self.progress.setValue(int(100 * part))
         now = time.monotonic()
         if not study.cancelled and part > 0:
-            if self._first_look is None:  # the start, and what was done before, say nothing of the speed
-                self._first_look = now, part
-            since, before = self._first_look
+            if self._first_progress is None:  # exclude the start and earlier results from the rate
+                self._first_progress = now, part
+            since, before = self._first_progress
             text = f"{len(study.results)} of {len(self.videos)} videos done"
             if part > before:
-                text += f", about {duration((now - since) * (1 - part) / (part - before))} left"
+                text += f", about {format_duration((now - since) * (1 - part) / (part - before))} left"
             self.status.setText(text)
 
     def _on_finished(self) -> None:
         study, self._study = self._study, None
         if study is None:
             return
-        if not self._there.open:
+        if not self._state.open:
             if self._guard is not None and self._guard.window_is_open:
-                show_info(f"The dock {TITLE} was closed: what is done is kept in {study.folder}.")
+                show_info(f"The dock {TITLE} was closed: the results are kept in {study.folder}.")
             return
-        self._there.study = None
+        self._state.study = None
         self._timer.stop()
-        self._fill()
+        self._update_table()
         if study.error:
-            self._tell_error(study.error)
+            self._show_error(study.error)
             return
         self.progress.setValue(int(100 * sum(video.part for video in self.videos) / len(self.videos)))
-        words = "Cancelled; Track all resumes the rest. " if study.cancelled else ""
+        text = "Cancelled; Track all resumes the remaining videos. " if study.cancelled else ""
         if study.results:
-            words += f"{summary_line(study.results)} A click on a video opens its landmarks."
-        self.status.setText(words.strip() or "Nothing was tracked.")
+            text += f"{summary_line(study.results)} Click a video to open its landmarks."
+        self.status.setText(text.strip() or "Nothing was tracked.")
 
-    # showing it
+    # showing results
 
-    def _fill(self) -> None:
-        """Show the list as it stands."""
+    def _update_table(self) -> None:
+        """Update the table from the list of videos."""
         self.table.setRowCount(len(self.videos))
         for row, video in enumerate(self.videos):
             texts = (Path(video.path).name, video.state, video.quality)
@@ -409,10 +407,10 @@ class StudyDock(Docked):
                 tooltip = f"{video.path}\n{video.detail}".strip()
                 if item.toolTip() != tooltip:
                     item.setToolTip(tooltip)
-        self._offer()
+        self._update_buttons()
 
-    def _offer(self) -> None:
-        """Enable what can be done now."""
+    def _update_buttons(self) -> None:
+        """Enable the controls that can be used now; the tooltips of the others say why they cannot."""
         idle = self._study is None
         for control in (self.add_button, self.folder_button, self.folder, self.browse_button):
             control.setEnabled(idle)
@@ -421,18 +419,20 @@ class StudyDock(Docked):
         self.cancel_button.setEnabled(not idle and self._study is not None and not self._study.cancelled)
         folder = Path(self.folder.text() or RESULTS)
         no_videos = "" if self.videos else "There are no videos yet: add some."
-        missing = {
+        obstacles = {
             self.remove_button: no_videos,
             self.run_button: no_videos,
             self.measures_button: "" if (folder / MEASURES_TABLE).is_file() else NO_MEASURES,
-            self.results_button: "" if folder.is_dir() else "There is no such folder yet: press Track all.",
+            self.results_button: ""
+            if folder.is_dir()
+            else "There is no results folder yet: press Track all.",
         }
-        for each, why in missing.items():
-            each.setEnabled(not why and (idle or each is self.results_button))
-            each.setToolTip(why or self._help[each])
+        for each, obstacle in obstacles.items():
+            each.setEnabled(not obstacle and (idle or each is self.results_button))
+            each.setToolTip(obstacle or self._help[each])
 
     def open_result(self, row: int) -> None:
-        """Show the video of a row with its landmarks in the viewer, and hide all others."""
+        """Show the video of a row with its landmarks, and hide all others."""
         video = self.videos[row]
         if not video.output:
             self.status.setText(video.detail or f"{Path(video.path).name}: {video.state}.")
@@ -441,7 +441,7 @@ class StudyDock(Docked):
         try:
             image = shown[-1] if shown else self._viewer.open(video.path, plugin=PLUGIN)[0]
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
             return
         known = [each for each in landmark_layers(self._viewer) if each.metadata.get("path") == video.output]
         show_alone(self._viewer, image, *known)
@@ -449,51 +449,51 @@ class StudyDock(Docked):
             self._viewer.layers.selection.active = known[-1]
             return
         self.status.setText(f"Opening {Path(video.output).name} …")
-        do_elsewhere(
+        run_in_thread(
             partial(Tracks.load, video.output, self.format.value),
             partial(self._on_loaded, image, video.output),
         )
 
     def _on_loaded(self, image: Any, output: str, found: Tracks | str) -> None:
-        if not self._there.open or image not in self._viewer.layers:
+        if not self._state.open or image not in self._viewer.layers:
             return
         if isinstance(found, str):
-            self._tell_error(found)
+            self._show_error(found)
             return
         data, attributes, kind = tracks_to_layer_data(found, image)[0]
         attributes["metadata"] = {**attributes["metadata"], "path": output}
         self._viewer.add_layer(Layer.create(data, attributes, kind))
-        self.status.setText(f"{image.name}: go on with the tabs of the dock Face landmarks.")
+        self.status.setText(f"{image.name}: continue in the tabs of the dock Face landmarks.")
 
     def show_measures(self) -> None:
         """Show the measures of all videos in one table, a column for each video and face."""
         try:
             show_measures(self, Path(self.folder.text()) / MEASURES_TABLE)
         except (OSError, ValueError) as error:
-            self._tell_error(f"The table of measures cannot be read ({error}): press Track all again.")
+            self._show_error(f"The table of measures could not be read ({error}): press Track all again.")
 
     def open_folder(self) -> None:
-        """Show the folder of the results in the system's file manager."""
+        """Show the results folder in the system's file manager."""
         QDesktopServices.openUrl(QUrl.fromLocalFile(self.folder.text()))
 
-    def _tell(self, sentence: str) -> None:
+    def _show_message(self, sentence: str) -> None:
         if hasattr(self, "status"):
             self.status.setText(sentence)
 
-    def _tell_error(self, sentence: str) -> None:
+    def _show_error(self, sentence: str) -> None:
         self.status.setText(sentence)
-        self._offer()
+        self._update_buttons()
         show_error(sentence)
 
 
-def _leave(there: SimpleNamespace) -> None:
-    there.open = False
-    if there.study is not None:
-        there.study.cancel()
+def _on_deleted(state: SimpleNamespace) -> None:
+    state.open = False
+    if state.study is not None:
+        state.study.cancel()
 
 
 def show_measures(parent: QWidget, path: Path) -> QDialog:
-    """Show a batch's table of measures, a row for each measure, in a window of its own; return that."""
+    """Show a batch's table of measures in a dialog, with a row for each measure, and return it."""
     import pandas as pd
 
     rows = pd.read_csv(path)
@@ -519,19 +519,19 @@ def show_measures(parent: QWidget, path: Path) -> QDialog:
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             table.setItem(line, column, QTableWidgetItem("" if text == "nan" else text))
     table.resizeColumnsToContents()
-    words = Words()
-    words.setText(f"As a file: {path}. Low and high are the ends of the 95 % interval.")
-    dialog.setLayout(column_of(table, words))
+    note = WrappedLabel()
+    note.setText(f"As a file: {path}. Low and high are the ends of the 95 % interval.")
+    dialog.setLayout(vbox(table, note))
     dialog.show()
     return dialog
 
 
-def _unit_of(column: str, of_lengths: str) -> str:
-    """Return the symbol of the unit of a column of a batch's measures; `of_lengths` is that of lengths."""
+def _unit_of(column: str, length_unit: str) -> str:
+    """Return the unit symbol of a column of a batch's measures; `length_unit` is the unit of lengths."""
     if "symmetry" in column:
         return "%"
     bases = {item.name.removesuffix(f"_{item.side}"): item.kind for item in MEASURES}
     kind = next((kind for base, kind in bases.items() if column.startswith(f"{base}_")), "")
     return unit_symbol(
-        {"length": of_lengths, "area": of_lengths and f"{of_lengths}2", "angle": "deg"}.get(kind, "")
+        {"length": length_unit, "area": length_unit and f"{length_unit}2", "angle": "deg"}.get(kind, "")
     )

@@ -1,4 +1,4 @@
-"""The tab Track: choose a video, press Run, watch the landmarks appear, cancel and keep what is finished."""
+"""The tab Track: choose a video and settings, run the tracker, export the landmarks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Form,
     Welcome,
     call_while_open,
+    horizontal_row,
     open_video,
     paint_later,
-    push,
-    row_of,
+    push_button,
     show_about,
 )
 from napari_face_landmarks.napari_plugin.run_controller import (
@@ -44,8 +44,8 @@ from napari_face_landmarks.napari_plugin.run_controller import (
     ShownRun,
     describe_end,
     describe_progress,
+    summarize_warnings,
     track_in_background,
-    warnings_in_words,
 )
 from napari_face_landmarks.napari_plugin.run_controller import load_cached as load_models
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
@@ -54,38 +54,39 @@ from napari_face_landmarks.quality import check
 from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.settings import TrackerSettings
 
-BEGIN_MS = 20  # between two steps of adding a layer
-REFRESH_MS = 125  # between two looks at what the working thread has done
-TELL_SECONDS = 0.5
-"""Between two changes of the bar and the words below it: for each, Qt lays out and draws the whole window."""
+START_MS = 20  # between two steps of adding a layer
+REFRESH_MS = 125  # between two updates of the layer during a run
+REPORT_SECONDS = 0.5
+"""Between two updates of the progress bar and status, each of which makes Qt redraw the whole window."""
 
 
 TRACK = "Track faces; their landmarks appear in a new layer."
-OFFERS = {
-    "Check": "Look at the frames where landmarks may be wrong.",
-    "Correct": "Move landmarks that are wrong; other frames follow.",
+BUSY = "Wait until the run or export has ended."
+ACTIONS = {
+    "Check": "Show the frames where landmarks may be wrong.",
+    "Correct": "Drag wrong landmarks and propagate the correction to other frames.",
     "Measure": "Eyes, mouth, brows and blinks over time, as curves and tables.",
-    "Save measures …": "Write a table with a row for each frame: eye closure, mouth opening and all others.",
-    "Export …": "Write the current landmarks to a file, or pictures and a video of them.",
+    "Save measures …": "Write a table of all measures, such as eye closure, with a row for each frame.",
+    "Export …": "Write the current landmarks to a file, or draw them as a picture or video.",
 }
-"""What can be done with landmarks, and its tooltip."""
+"""Buttons that need landmarks, with their tooltips."""
 
 
 class FaceLandmarksWidget(Container):
-    """The panel Track: its controls are attributes, named after what they say."""
+    """The panel Track; its controls are public attributes named after their labels."""
 
     def __init__(self, napari_viewer: Any) -> None:
         self._viewer = napari_viewer
         self._current: BackgroundRun | None = None
         self._steps: Generator[None] | None = None
-        self._worker: Any = None  # of a run that begins as soon as napari has drawn its layer
+        self._worker: Any = None  # created but not started: napari has not drawn the run's layer yet
         self._in_window = False
         self._shown: ShownRun | None = None
         self._guard: CloseGuard | None = None
         self._export: export_dialog.ExportProgress | None = None
-        self._notice_given = False
-        self._problem = ""  # the error that is shown
-        self._told = 0.0  # when, on the clock, how far the run is
+        self._notice_shown = False
+        self._error = ""  # shown in the status
+        self._reported_at = 0.0  # clock time of the last progress report
         self._open = True
 
         self._choices = chosen = RunChoices(napari_viewer, lambda text: show_info(text))
@@ -96,17 +97,17 @@ class FaceLandmarksWidget(Container):
             chosen.licence,
         )
         self.frames, self.first, self.last = chosen.frames, chosen.first, chosen.last
-        self.follow, self.go_on = chosen.follow, chosen.go_on
+        self.follow, self.resume_checkpoint = chosen.follow, chosen.resume_checkpoint
         self.settings_controls = chosen.settings_controls
         self._make_buttons()
         self.progress = ProgressBar(min=0, max=1, value=0, tooltip="Frames that are finished.")
         self.status, self.notice = Label(value=""), Label(value="")
         rows = [
-            row_of(self.run_button, self.pause_button, self.cancel_button),
-            row_of(self.check_button, self.correct_button, self.measure_button),
-            row_of(self.table_button, self.export_button, self.more_button),
+            horizontal_row(self.run_button, self.pause_button, self.cancel_button),
+            horizontal_row(self.check_button, self.correct_button, self.measure_button),
+            horizontal_row(self.table_button, self.export_button, self.more_button),
         ]
-        # what is said comes below all buttons, so that none moves when there is more to say
+        # texts are below all buttons, so that longer texts do not move them
         super().__init__(widgets=[*rows, self.progress, self.status, self.notice], labels=False)
         layout = self.native.layout()
         self.welcome = Welcome(napari_viewer, lambda: commands.study(napari_viewer))
@@ -122,23 +123,25 @@ class FaceLandmarksWidget(Container):
         for event in (events.inserted, events.reordered, napari_viewer.layers.selection.events.active):
             event.connect(self.reset_choices)
         events.removed.connect(self._on_layer_removed)
-        events.inserted.connect(self._forget_problem)
+        events.inserted.connect(self._clear_error)
         for control in chosen.controls:
-            control.changed.connect(self._forget_problem)
+            control.changed.connect(self._clear_error)
         self.native.destroyed.connect(self._on_destroyed)
-        call_while_open(self.native, current_landmarks(napari_viewer), self._offer)
+        call_while_open(self.native, current_landmarks(napari_viewer), self._update_buttons)
         self._timer = QTimer(self.native)
-        self._timer.timeout.connect(self._look)
-        chosen.begin_as(read_preferences())
+        self._timer.timeout.connect(self._poll)
+        chosen.load_preferences(read_preferences())
         self.reset_choices()
-        self._offer()
+        self._update_buttons()
 
     def _make_buttons(self) -> None:
-        pause = "Pause after the current frame; pressed again, resume."
-        self.run_button = push("Run", TRACK, self.run)
-        self.pause_button = push("Pause", pause, self.pause_or_go_on, enabled=False)
-        self.cancel_button = push("Cancel", "Stop and keep the finished frames.", self.cancel, enabled=False)
-        self.more_button = push(
+        pause = "Pause after the current frame; click again to resume."
+        self.run_button = push_button("Run", TRACK, self.run)
+        self.pause_button = push_button("Pause", pause, self.pause_or_resume, enabled=False)
+        self.cancel_button = push_button(
+            "Cancel", "Stop and keep the finished frames.", self.cancel, enabled=False
+        )
+        self.more_button = push_button(
             "More", "Another video, many videos, defaults, and the versions of everything."
         )
         self.more_button.native.setMenu(self._make_menu())
@@ -149,49 +152,55 @@ class FaceLandmarksWidget(Container):
             lambda: commands.landmarks_dock(self._viewer, "Measure").measure.save(),
             self.export,
         )
-        buttons = [push(text, call=call, enabled=False) for text, call in zip(OFFERS, calls, strict=True)]
+        buttons = [
+            push_button(text, call=call, enabled=False) for text, call in zip(ACTIONS, calls, strict=True)
+        ]
         self.check_button, self.correct_button, self.measure_button = buttons[:3]
         self.table_button, self.export_button = buttons[3:]
 
     def _make_menu(self) -> QMenu:
-        menu = QMenu(self.more_button.native)  # whose theme it has
+        menu = QMenu(self.more_button.native)  # inherits the button's theme
         menu.setToolTipsVisible(True)
-        for text, what, call in (
+        for text, tooltip, call in (
             ("Open a video …", "Show another video instead.", lambda: open_video(self._viewer, self.native)),
             ("Many videos …", "Track several videos or a folder.", lambda: commands.study(self._viewer)),
-            ("Save as defaults", "Start with this preset, these models and following.", self.keep_choices),
-            ("Restore defaults", "Forget the saved defaults.", self.forget_choices),
-            ("About …", "Versions of everything, to copy.", lambda: show_about(self.native)),
+            (
+                "Save as defaults",
+                "Start new docks with this preset, these models and this choice of following.",
+                self.save_defaults,
+            ),
+            ("Restore defaults", "Restore the plugin's defaults.", self.restore_defaults),
+            ("About …", "Show the versions to paste into bug reports.", lambda: show_about(self.native)),
         ):
             action = menu.addAction(text)
-            action.setToolTip(what)
+            action.setToolTip(tooltip)
             action.triggered.connect(lambda _=False, call=call: call())
         return menu
 
-    def keep_choices(self) -> None:
-        """Save the preset, the models and following as the defaults of docks that are opened from now on."""
-        write_preferences(self._choices.as_preferences(read_preferences()))
+    def save_defaults(self) -> None:
+        """Save the preset, the models and following the newest frame as defaults of new docks."""
+        write_preferences(self._choices.to_preferences(read_preferences()))
         self.status.value = "Saved as defaults."
 
-    def forget_choices(self) -> None:
-        """Restore the defaults of the installation, here and in new docks."""
+    def restore_defaults(self) -> None:
+        """Restore the plugin's defaults, here and in new docks."""
         write_preferences(Preferences())
-        self._choices.begin_as(Preferences())
-        self.status.value = "The defaults are restored."
+        self._choices.load_preferences(Preferences())
+        self.status.value = "Defaults restored."
 
     def reset_choices(self, *_: Any) -> None:
-        """Look again which image layers there are, and which is active."""
+        """Update the list of image layers, and choose the active one."""
         if self._open:
             self.welcome.setVisible(not image_layers(self._viewer))
             if self._current is None:
                 self._choices.follow_active_video()
-            self._offer()
+            self._update_buttons()
 
     def settings(self) -> TrackerSettings:
-        """Return the settings as they stand; a `SettingsError` says which is out of its range."""
+        """Return the chosen settings; raise a `SettingsError` if one is out of its range."""
         return self._choices.settings()
 
-    # a run from its start to its end
+    # runs and exports
 
     def run(self) -> None:
         """Start tracking; the landmarks appear in a new layer."""
@@ -202,7 +211,7 @@ class FaceLandmarksWidget(Container):
             settings = self.settings()
             frames = frames_of_layer(video)
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
             return
         start, stop = self._choices.frame_range(int(frames.shape[0]))
         models = str(self.model.value or DEFAULT_BUNDLE)
@@ -212,32 +221,32 @@ class FaceLandmarksWidget(Container):
             frames,
             start,
             stop,
-            go_on=bool(self.go_on.value),
+            resume_checkpoint=bool(self.resume_checkpoint.value),
             regions=regions_of_layers(self._viewer.layers),
             models=models,
-            journals=preferences.folder_of_checkpoints(),
+            checkpoints=preferences.folder_of_checkpoints(),
         )
-        self._shown, self._notice_given = ShownRun(self._viewer, video, run, self.follow), False
+        self._shown, self._notice_shown = ShownRun(self._viewer, video, run, self.follow), False
         self._set_running(True)
         self._show_progress(0, stop - start)
         self.status.value, self.notice.value = "Starting …", ""
-        self._told = time.monotonic()
+        self._reported_at = time.monotonic()
         self._steps = track_in_background(run)
         self._in_window = self.native.window().isVisible()
         self._guard = CloseGuard(self.native, lambda: self._current is not None)
         self._worker = create_worker(
             _do_steps, self._steps, _start_thread=False, _connect={"finished": self._on_finished}
         )
-        self._timer.start(BEGIN_MS)
+        self._timer.start(START_MS)
 
-    def _begin(self) -> None:
-        """Have the working thread begin."""
+    def _start_worker(self) -> None:
+        """Start the worker thread."""
         if self._worker is not None:
             self._worker.start()
         self._worker = None
 
     def cancel(self) -> None:
-        """Stop the run, whose finished frames stay in the layer, or the export, which then writes no file."""
+        """Cancel the run, keeping its finished frames, or the export, which then writes no file."""
         if self._export is not None:
             self._export.cancelled = True
         if self._current is not None:
@@ -245,8 +254,8 @@ class FaceLandmarksWidget(Container):
             self.cancel_button.enabled = self.pause_button.enabled = False
             self.status.value = "Stopping …"
 
-    def pause_or_go_on(self) -> None:
-        """Have the run wait, or go on where it waits; the landmarks so far can be looked at meanwhile."""
+    def pause_or_resume(self) -> None:
+        """Pause or resume the run; the finished landmarks can be inspected meanwhile."""
         run = self._current
         if run is None or run.cancelled or self._shown is None:
             return
@@ -256,32 +265,32 @@ class FaceLandmarksWidget(Container):
         else:
             run.pause()
         self.pause_button.text = "Resume" if run.paused else "Pause"
-        if self._worker is None:  # begun
-            self._look()
-            self._tell_progress(run, self._shown)  # without waiting for its turn
+        if self._worker is None:  # the worker has been started
+            self._poll()
+            self._report_progress(run, self._shown)
 
     def export(self) -> None:
-        """Ask for a file, and write the landmarks to it in the format that is chosen there."""
+        """Show the file dialog, and write the landmarks in the chosen format."""
         if self._export is not None:
             return
         layer = current_landmarks(self._viewer).layer
         if layer is None:
-            self._tell_error("There are no landmarks to export: track a video, or open a file of landmarks.")
+            self._show_error("There are no landmarks to export: track a video, or open a file of landmarks.")
             return
         tracked = video_of_layer(self._viewer, layer)
         video = next((item for item in (tracked, self.video.value) if is_video(item)), None)
         suggested = export_dialog.suggested_file(layer, video)
-        asked = export_dialog.ask_for_file(self.native, suggested, video is not None)
-        if asked is None:
+        answer = export_dialog.ask_for_file(self.native, suggested, video is not None)
+        if answer is None:
             return
         try:
-            path, name = export_dialog.file_and_format(*asked)
+            path, name = export_dialog.file_and_format(*answer)
         except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            self._show_error(str(error))
             return
         self.cancel_button.enabled = True
         self._export = export_dialog.ExportProgress(path.name)
-        self._offer()
+        self._update_buttons()
         self.status.value = f"Exporting to {path.name} …"
         self._timer.start(REFRESH_MS)
         outlines, frame = overlays_of(self._viewer).shown.outlines, frame_shown(self._viewer, layer)
@@ -303,11 +312,11 @@ class FaceLandmarksWidget(Container):
             self._show_progress(int(self.progress.max))
             self.status.value = sentence
         else:
-            self._tell_error(sentence)
+            self._show_error(sentence)
 
     @property
     def is_open(self) -> bool:
-        """Whether the dock is there still."""
+        """Whether the dock still exists."""
         return self._open
 
     @property
@@ -324,26 +333,26 @@ class FaceLandmarksWidget(Container):
         self._choices.enable(not running)
         self.pause_button.enabled = self.cancel_button.enabled = running
         self.pause_button.text = "Pause"
-        self._offer()
+        self._update_buttons()
 
-    def _offer(self) -> None:
-        """Enable the buttons that can be used now; the tooltip of another one says why it cannot."""
-        offered, idle = current_landmarks(self._viewer), self._current is None and self._export is None
-        missing = "" if self.video.value is not None else "There is no video: open one first."
-        self._enable(self.run_button, TRACK, missing or ("" if idle else "Wait for what is going on."))
-        missing = "" if offered.layer is not None else "There are no landmarks yet: press Run."
-        missing = "Wait until the run has ended, or cancel it." if offered.filling else missing
+    def _update_buttons(self) -> None:
+        """Enable the buttons that can be used now; the tooltips of the others say why they cannot."""
+        current = current_landmarks(self._viewer)
+        busy = "" if self._current is None and self._export is None else BUSY
+        obstacle = "" if self.video.value is not None else "There is no video: open one first."
+        self._enable(self.run_button, TRACK, obstacle or busy)
+        obstacle = "" if current.layer is not None else "There are no landmarks yet: press Run."
+        obstacle = "Wait until the run has ended, or cancel it." if current.being_tracked else obstacle
         for button in (self.check_button, self.correct_button, self.measure_button, self.table_button):
-            self._enable(button, OFFERS[button.text], missing)
-        missing = missing or ("" if idle else "Wait for what is going on.")
-        self._enable(self.export_button, OFFERS["Export …"], missing)
+            self._enable(button, ACTIONS[button.text], obstacle)
+        self._enable(self.export_button, ACTIONS["Export …"], obstacle or busy)
 
     @staticmethod
-    def _enable(button: PushButton, tooltip: str, missing: str) -> None:
-        button.enabled, button.tooltip = not missing, missing or tooltip
+    def _enable(button: PushButton, tooltip: str, obstacle: str) -> None:
+        button.enabled, button.tooltip = not obstacle, obstacle or tooltip
 
-    def _look(self) -> None:
-        """Show what the working thread has finished since the last look."""
+    def _poll(self) -> None:
+        """Show the progress of the run or export, and the frames finished since the last call."""
         export = self._export
         if export is not None and export.total:
             self._show_progress(export.done, export.total)
@@ -354,40 +363,40 @@ class FaceLandmarksWidget(Container):
         if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
             self.cancel()
         if self._worker is not None:
-            # first, and in steps: while a thread works, napari takes twice as long to add the layer
+            # add the layer before starting the worker: while a thread works, this takes twice as long
             if shown.layer not in self._viewer.layers:
                 paint_later(self.native.window())
-            if run.cancelled or not shown.begin():
-                self._begin()
-            self._timer.start(BEGIN_MS if self._worker is not None else REFRESH_MS)
+            if run.cancelled or not shown.add_step():
+                self._start_worker()
+            self._timer.start(START_MS if self._worker is not None else REFRESH_MS)
             return
-        shown.look()
-        if run.paused or time.monotonic() - self._told >= TELL_SECONDS:
-            self._tell_progress(run, shown)
-        self._give_notice(run)
+        shown.update()
+        if run.paused or time.monotonic() - self._reported_at >= REPORT_SECONDS:
+            self._report_progress(run, shown)
+        self._show_notice(run)
 
-    def _tell_progress(self, run: BackgroundRun, shown: ShownRun) -> None:
-        self._told = time.monotonic()
+    def _report_progress(self, run: BackgroundRun, shown: ShownRun) -> None:
+        self._reported_at = time.monotonic()
         self._show_progress(shown.done)
         if not run.cancelled:
-            self.status.value = run.doing or describe_progress(run, shown.times)
+            self.status.value = run.stage or describe_progress(run, shown.times)
 
     def _show_progress(self, done: int, total: int | None = None) -> None:
-        self.progress.native.setUpdatesEnabled(False)  # or Qt would draw the window here and now
+        self.progress.native.setUpdatesEnabled(False)  # else Qt would repaint the window immediately
         if total is not None:
             self.progress.max = total
         if self.progress.value != done:
             self.progress.value = done
         self.progress.native.setUpdatesEnabled(True)
 
-    def _give_notice(self, run: BackgroundRun) -> None:
-        if run.notice is not None and not self._notice_given:
-            self._notice_given = True
+    def _show_notice(self, run: BackgroundRun) -> None:
+        if run.notice is not None and not self._notice_shown:
+            self._notice_shown = True
             self.notice.value = run.notice
             show_info(run.notice)
 
     def _on_finished(self) -> None:
-        """Tidy up after the working thread has ended, for whatever reason."""
+        """Finish the run after its worker thread has ended, for whatever reason."""
         run, self._current = self._current, None
         if self._steps is not None:
             self._steps.close()
@@ -398,46 +407,46 @@ class FaceLandmarksWidget(Container):
             return
         self._timer.stop()
         self._shown.finish()
-        if not self.is_open:  # napari has handled events meanwhile, and closed the dock
+        if not self.is_open:  # `finish` processes events, which may have closed the dock
             return
         self._show_progress(self._shown.done)
         self._set_running(False)
         self.reset_choices()
-        self._give_notice(run)
+        self._show_notice(run)
         self.status.value = describe_end(run)
         if run.error is not None:
-            self._tell_error(describe_end(run))
+            self._show_error(describe_end(run))
         elif run.tracks is not None:
             if run.tracks.warnings:
-                show_warning(warnings_in_words(run.tracks.warnings))
-            self._tell_what_to_check(run.tracks)
+                show_warning(summarize_warnings(run.tracks.warnings))
+            self._report_check(run.tracks)
 
-    def _tell_what_to_check(self, tracks: Tracks) -> None:
-        """Add to the words about the end of a run whether there is something to look at."""
-        told = self.status.value
+    def _report_check(self, tracks: Tracks) -> None:
+        """Append to the status of a finished run how many sequences should be checked."""
+        status = self.status.value
 
         def show(count: int) -> None:
-            if self._open and self.status.value == told:
-                found = f"{counted(count, 'sequence')} to check." if count else "Nothing needs a check."
-                self.status.value = f"{told} {found}"
+            if self._open and self.status.value == status:
+                result = f"{counted(count, 'sequence')} to check." if count else "Nothing needs a check."
+                self.status.value = f"{status} {result}"
 
         create_worker(lambda: len(check(tracks).suspects), _start_thread=True, _connect={"returned": show})
 
     def _finish_without_dock(self, run: BackgroundRun) -> None:
-        """Keep the finished frames of a run whose dock was closed, unless the window is closed too."""
+        """Keep the finished frames of a run whose dock was closed, unless the window was closed too."""
         if self._shown is not None and self._guard is not None and self._guard.window_is_open:
             self._shown.finish()
             show_info(f"The dock was closed during a run. {describe_end(run)}")
 
-    def _tell_error(self, sentence: str) -> None:
-        self.status.value = self._problem = sentence
+    def _show_error(self, sentence: str) -> None:
+        self.status.value = self._error = sentence
         show_error(sentence)
 
-    def _forget_problem(self, *_: Any) -> None:
-        """Take an error back once its cause may be gone."""
-        if self._open and self._problem and self.status.value == self._problem:
+    def _clear_error(self, *_: Any) -> None:
+        """Clear an error message from the status when its cause may be gone."""
+        if self._open and self._error and self.status.value == self._error:
             self.status.value = ""
-        self._problem = ""
+        self._error = ""
 
     def _on_layer_removed(self, event: Any) -> None:
         shown = self._shown
@@ -453,9 +462,9 @@ class FaceLandmarksWidget(Container):
             self._current.cancel()
             if self._shown is not None:
                 self._shown.stop_following()
-            self._begin()
+            self._start_worker()
 
 
 def _do_steps(steps: Generator[None]) -> Generator[None]:
-    """Be the generator that napari runs, so that `steps` can still be closed after napari has stopped."""
+    """Wrap `steps` for napari's worker, so that they can still be closed after the worker has stopped."""
     yield from steps

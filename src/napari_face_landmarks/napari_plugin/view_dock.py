@@ -1,4 +1,4 @@
-"""The tab View: colours with their legend, outlines, numbers and trails, at any time, without a new run."""
+"""The tab View: colours with a legend, outlines, numbers and trails."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.layers import NOTHING, camera_of, current_landmarks, one_of
+from napari_face_landmarks.napari_plugin.layers import NO_LANDMARKS, camera_of, current_landmarks, per_viewer
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.qt_forms import (
     LayerChooser,
     button,
     call_while_open,
-    column_of,
-    line_of,
-    with_help,
+    hbox,
+    vbox,
+    with_tooltip,
 )
 from napari_face_landmarks.visualization.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
 
-MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
-FIRST_TRAILS = "30"  # the tip of the nose
-LONGEST_WINDOW = 1000  # frames
-BOXES = {
-    "Outlines": "Join the landmarks of brows, eyes, nose, lips and jaw on the frame on show.",
-    "Numbers": "Show the numbers of landmarks, 0 to 67; zoom in where there is no room for all.",
-    "Trails": "Draw where the landmarks named below have been on the frames before.",
+MODE_TITLES = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
+DEFAULT_TRAILS = "30"  # the tip of the nose
+MAX_WINDOW = 1000  # frames
+OVERLAYS = {
+    "Outlines": "Connect the landmarks of brows, eyes, nose, lips and jaw on the current frame.",
+    "Numbers": "Show the numbers of the landmarks, 0 to 67; zoom in to see all of them.",
+    "Trails": "Draw the paths of the landmarks below over the preceding frames.",
 }
-"""What can be drawn, and its tooltip."""
+"""Overlays with their tooltips."""
 
 _overlays: WeakKeyDictionary[Any, Overlays] = WeakKeyDictionary()
 
 
 class Overlays:
-    """The overlay layers of a viewer, drawn again once after whatever changes; they outlive the dock.
+    """Overlay layers of a viewer, redrawn after changes of the viewer or the landmarks.
 
-    `updated` are called after each update.
+    They remain when the dock is closed. The callbacks in `updated` are called after each update.
     """
 
     def __init__(self, viewer: Any) -> None:
         self.shown = FrameLayers(viewer)
         self.updated: list[Callable[[], None]] = []
         self._current = current_landmarks(viewer)
-        self._soon = QTimer()  # after the handlers of layer events, in which layers must not be removed
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
-        self._soon.timeout.connect(self._update)
+        self._timer = QTimer()  # runs after the handlers of layer events, which must not remove layers
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._update)
         self._current.connect(self._on_current)
         viewer.dims.events.point.connect(self.schedule)
         camera_of(viewer).events.zoom.connect(self._on_zoom)
@@ -69,11 +69,11 @@ class Overlays:
         self._on_current()
 
     def schedule(self, _: Any = None) -> None:
-        """Update when Qt is back at its events."""
-        self._soon.start()
+        """Update in the next turn of the event loop."""
+        self._timer.start()
 
     def _on_zoom(self, _: Any = None) -> None:
-        if self.shown.numbers:  # more of them have room, or fewer
+        if self.shown.numbers:  # the zoom changes how many numbers fit
             self.schedule()
 
     def _on_current(self) -> None:
@@ -94,12 +94,12 @@ class Overlays:
 
 
 def overlays_of(viewer: Any) -> Overlays:
-    """Return the one `Overlays` of a viewer."""
-    return one_of(_overlays, viewer, Overlays)
+    """Return the viewer's `Overlays`, of which there is one."""
+    return per_viewer(_overlays, viewer, Overlays)
 
 
 class ViewDock(QWidget):
-    """The panel View: how the landmarks of a layer look, and the overlay layers (`shown`)."""
+    """The panel View: colours of the landmarks, and the overlay layers (`shown`)."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -108,39 +108,36 @@ class ViewDock(QWidget):
         self.shown = self._overlays.shown
         self._make_controls(napari_viewer)
         self._lay_out()
-        self._show_wanted()
+        self._update_boxes()
         self.colour.currentIndexChanged.connect(self._on_colour)
         for box in (self.outlines, self.numbers, self.trails):
             box.toggled.connect(self._on_choice)
         self.landmarks.editingFinished.connect(self._on_choice)
         self.window.valueChanged.connect(self._on_choice)
         call_while_open(self, self._current, self._on_layer)
-        self._overlays.updated.append(self._show_wanted)
-        updated, call = self._overlays.updated, self._show_wanted
+        self._overlays.updated.append(self._update_boxes)
+        updated, call = self._overlays.updated, self._update_boxes
         self.destroyed.connect(lambda: updated.remove(call))
         self._on_layer()
 
     def _make_controls(self, viewer: Any) -> None:
         self.layers = LayerChooser(viewer)
-        self.colour = with_help(
+        self.colour = with_tooltip(
             QComboBox(),
-            "What the points' colours tell: confidence (0 to 1), what placed them, or the part of the face. "
-            "Nothing is tracked again.",
+            "Colour the points by confidence (0 to 1), by source or by facial region; no new run is needed.",
         )
         for mode in COLOUR_MODES:
-            self.colour.addItem(MODE_WORDS[mode], mode)
+            self.colour.addItem(MODE_TITLES[mode], mode)
         self.outlines, self.numbers, self.trails = (
-            with_help(QCheckBox(words), tooltip) for words, tooltip in BOXES.items()
+            with_tooltip(QCheckBox(words), tooltip) for words, tooltip in OVERLAYS.items()
         )
-        self.landmarks = with_help(
-            QLineEdit(FIRST_TRAILS), "The landmarks that have trails, such as 30, 36-47."
-        )
+        self.landmarks = with_tooltip(QLineEdit(DEFAULT_TRAILS), "Landmarks with trails, such as 30, 36-47.")
         self.use_selected = button(
-            "Selected", "Take the landmarks of the layer's selected points.", self._take_selected
+            "Selected", "Use the landmarks of the layer's selected points.", self._use_selected
         )
-        how_far = "How far back trails go. Unit: frames; more take longer to draw."
-        self.window = with_help(QSpinBox(), how_far)
-        self.window.setRange(1, LONGEST_WINDOW)
+        window_help = "Length of the trails in frames; long trails take longer to draw."
+        self.window = with_tooltip(QSpinBox(), window_help)
+        self.window.setRange(1, MAX_WINDOW)
         self.window.setValue(25)
         self.legend = QWidget()
         self.legend.setLayout(QGridLayout())
@@ -154,16 +151,14 @@ class ViewDock(QWidget):
         form.addRow("Layer", self.layers)
         form.addRow("Colour by", self.colour)
         form.addRow(self.legend)
-        form.addRow(line_of(self.outlines, self.numbers, self.trails))
-        form.addRow("Trails of no.", line_of(self.landmarks, self.use_selected))
+        form.addRow(hbox(self.outlines, self.numbers, self.trails))
+        form.addRow("Trails of no.", hbox(self.landmarks, self.use_selected))
         form.addRow("Trail, frames", self.window)
         for field in (self.layers, self.colour, self.landmarks):
             field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        column = column_of(form, self.status)
+        column = vbox(form, self.status)
         column.addStretch(1)
         self.setLayout(column)
-
-    # what the user chose
 
     @property
     def layer(self) -> Any:
@@ -175,7 +170,7 @@ class ViewDock(QWidget):
         for control in (self.colour, self.outlines, self.numbers, self.trails, self.window, self.landmarks):
             control.setEnabled(layer is not None)
         self.use_selected.setEnabled(layer is not None)
-        self.status.setText("" if layer is not None else NOTHING)
+        self.status.setText("" if layer is not None else NO_LANDMARKS)
         if layer is not None:
             with signals_blocked(self.colour):
                 self.colour.setCurrentIndex(COLOUR_MODES.index(mode_of(layer)))
@@ -188,7 +183,7 @@ class ViewDock(QWidget):
 
     @property
     def mode(self) -> ColourMode:
-        """What the colours tell."""
+        """The chosen colour mode."""
         mode: ColourMode = self.colour.currentData()
         return mode
 
@@ -205,7 +200,7 @@ class ViewDock(QWidget):
         self.shown.window = self.window.value()
         self._overlays.schedule()
 
-    def _take_selected(self) -> None:
+    def _use_selected(self) -> None:
         rows = sorted(self.layer.selected_data)
         landmarks = sorted({int(number) for number in self.layer.features["landmark"].iloc[rows]})
         if not landmarks:
@@ -215,8 +210,8 @@ class ViewDock(QWidget):
         self.trails.setChecked(True)
         self._on_choice()
 
-    def _show_wanted(self) -> None:
-        """Check the boxes of what is drawn: a layer that was removed by hand is not wanted any more."""
+    def _update_boxes(self) -> None:
+        """Check the boxes of the overlays drawn; an overlay layer that the user removed is unchecked."""
         for box, wanted in (
             (self.outlines, self.shown.outlines),
             (self.numbers, self.shown.numbers),
@@ -232,17 +227,17 @@ class ViewDock(QWidget):
         self._entries = entries
         while grid.count():
             old = grid.takeAt(0).widget()
-            old.setParent(None)  # at once; Qt deletes it when it comes to it
+            old.setParent(None)  # removes it immediately; `deleteLater` waits for the event loop
             old.deleteLater()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
-        in_a_row = len(entries) if self.mode == "confidence" else 2
+        per_row = len(entries) if self.mode == "confidence" else 2
         for number, entry in enumerate(entries):
-            row, column = divmod(number, in_a_row)
-            swatch, words = QFrame(), QLabel(entry.label)
+            row, column = divmod(number, per_row)
+            swatch, label = QFrame(), QLabel(entry.label)
             swatch.setFixedSize(16, 12)
             swatch.setStyleSheet(f"background-color: {entry.colour}; border: 1px solid #808080;")
             swatch.setAccessibleName(f"{entry.label}: {entry.colour}")
             grid.addWidget(swatch, row, 2 * column, Qt.AlignmentFlag.AlignVCenter)
-            grid.addWidget(words, row, 2 * column + 1)
-        grid.setColumnStretch(2 * in_a_row, 1)
+            grid.addWidget(label, row, 2 * column + 1)
+        grid.setColumnStretch(2 * per_row, 1)
