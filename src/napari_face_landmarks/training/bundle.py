@@ -23,7 +23,7 @@ from napari_face_landmarks.models.bundle import (
 )
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 
-CARD_VERSION = "0.4.6"
+CARD_VERSION = "0.4.7"
 
 
 def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
