@@ -361,7 +361,7 @@ def test_two_recordings_are_compared_with_an_interval(tmp_path: Path) -> None:
     assert main(["measure", *inputs, "--report", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert "Commissure height, left (%)" in text
-    assert "no medical device" in text
+    assert "not a medical device" in text
     assert "Change (95 % interval)" in text
     assert main(["measure", *inputs, inputs[0], "--report", str(page)]) == 2
 
