@@ -67,13 +67,7 @@ class FaceArrays:
     """Arrays of faces with common leading axes: (F,) in a frame, (T, F) in tracks."""
 
     landmarks: Annotated[
-        Floats,
-        Field(
-            "<f4",
-            (N_LANDMARKS, 2),
-            np.nan,
-            "Pixels, x then y, pixel centres at whole numbers.",
-        ),
+        Floats, Field("<f4", (N_LANDMARKS, 2), np.nan, "Pixels, x then y, pixel centres at whole numbers.")
     ]
     confidence: Annotated[
         Floats,
