@@ -41,7 +41,7 @@ OPTIONS = {
     "--long": "write OUT.csv with one row for each measure",
     "--rest FRAME|auto": "the frame at rest, counted from 0; default: the calmest second of each face",
     "--scale iris|MM_PER_PX|A-B=Lmm": "lengths in mm: from the iris, from millimetres per pixel, or from a "
-    "known distance such as 36-45=90mm; default: percent of the distance of the outer canthi at rest",
+    "known distance such as 36-45=90mm; default: percent of the distance between the outer canthi at rest",
     "--pose-corrected": "rotate each face to a frontal view first, with the depth of the shape model",
     "--measures NAME": "write only these measures, such as closure mouth_opening",
     "--fps N": "frame rate, instead of the recording's time stamps",

@@ -408,7 +408,7 @@ class MeasuresDock(FollowingPanel):
         if not np.isfinite(table.timestamps).all():
             sentences.append("No time stamps: blinks are not marked, and exports ask for the frame rate.")
         if any(table.columns[table.column(name)].unit.startswith("percent") for name in shown):
-            sentences.append("Percentages are relative to the distance of the outer canthi at rest.")
+            sentences.append("Percentages are relative to the distance between the outer canthi at rest.")
         self.status.setText(" ".join(sentences))
 
     def _on_slider(self, *_: Any) -> None:
