@@ -499,9 +499,14 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
         if is_thinner(plan.middles, widths):
             rate = plan.thinned_rate
             teacher = start_network.to(memory_format=layout).eval().requires_grad_(False)
-    # an export has the statistics of faces only (`_examples`)
-    from_export = start is not None and not (start / "pfld.best.pt").exists()
-    frozen = teacher is not None or (from_export if state is None else state.get("frozen", False))
+    # an export, and a run that continues one, have the statistics of faces only (`_examples`)
+    frozen = teacher is not None
+    if state is not None:
+        frozen = frozen or state.get("frozen", False)
+    elif start is not None:
+        earlier = load_checkpoint(start / "pfld", device) or {}
+        from_export = not (start / "pfld.best.pt").exists()
+        frozen = frozen or from_export or (earlier.get("frozen", False) and not earlier.get("taught", False))
     if frozen:
         _freeze_statistics(network)
     averaged = Pfld(plan.middles).to(device)
