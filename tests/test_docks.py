@@ -109,16 +109,16 @@ def controls_of(widget: Any) -> Iterator[Any]:
 
 
 @pytest.mark.gui
-def test_nothing_beside_the_last_tab_looks_like_another(viewer: Any) -> None:
+def test_nothing_after_the_last_tab_looks_like_another(viewer: Any) -> None:
     tabs = landmarks_dock(viewer).tabs
     viewer.window.resize(1400, 880)
     let_work(0.3)
     bar, last = tabs.tabBar(), tabs.tabBar().tabRect(len(TABS) - 1)
     picture = tabs.grab().toImage()
     places = (last.right() + 4, last.center().y()), (last.right() + 4, bar.height() + 4)
-    beside, below = (picture.pixelColor(x, y).getRgb() for x, y in places)
+    after, below = (picture.pixelColor(x, y).getRgb() for x, y in places)
     assert last.right() + 4 < tabs.width()
-    assert beside == below
+    assert after == below
 
 
 @pytest.mark.gui

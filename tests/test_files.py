@@ -44,20 +44,18 @@ def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
 def test_files_beside_one_of_the_longest_name_have_names_that_fit(tmp_path: Path) -> None:
     names = ["ü" * 125 + ".csv", "ü" * 124 + "xx.csv", "v" * 251 + ".csv", "short.csv"]
     piece = Chunk(0, 123_456_789, 200_000_000, 200_000_000)
-    beside = []
+    files = []
     for name in names:
         output = tmp_path / name
-        beside += [journal_of(output), record_of(output), chunk_journal(output, piece)]
+        files += [journal_of(output), record_of(output), chunk_journal(output, piece)]
         with replacing(output) as temporary:
             temporary.write_text("x")
-    for path in beside:
+    for path in files:
         path.write_text("x")
-    assert len(set(beside)) == 3 * len(names)
+    assert len(set(files)) == 3 * len(names)
     with pytest.raises(ResultError, match="is too long"):
         check_writable(tmp_path / ("v" * 252 + ".csv"))
-    assert beside[-3:] == [
-        tmp_path / f"short.csv{end}" for end in (".journal", ".json", ".123456789.journal")
-    ]
+    assert files[-3:] == [tmp_path / f"short.csv{end}" for end in (".journal", ".json", ".123456789.journal")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks have no errno there")

@@ -25,7 +25,7 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
 from napari_face_landmarks.tracking.context import Frames, RunContext, Tracked
-from napari_face_landmarks.tracking.face_finder import STAY_SHARE, face_scores
+from napari_face_landmarks.tracking.face_finder import face_scores, min_tracked_score
 from napari_face_landmarks.tracking.frame_source import (
     FrameSource,
     check_length,
@@ -294,7 +294,7 @@ def _track_by_pfld(
     context: RunContext, frame: npt.NDArray[np.uint8], index: int, predicted: Floats, state: Refinement
 ) -> _Automatic | None:
     output = predict_twice(context.models.pfld, frame, crops_of_landmarks(predicted[None]))
-    if not face_scores(output)[0] >= STAY_SHARE * context.settings.min_confidence:
+    if not face_scores(output)[0] >= min_tracked_score(context.settings):
         return None
     refined = refine_face(context, GreyFrame(frame), output, 0, index, state)
     result = empty_frame(index, 1)

@@ -46,6 +46,7 @@ from napari_face_landmarks.quality import (
     join_series,
     series_of,
 )
+from napari_face_landmarks.quality.suspects import OF_DISTANCE
 
 FRAMES_PER_UPDATE = 400
 """Frames of a run added to the curves in one update, which takes some milliseconds of the GUI thread."""
@@ -104,7 +105,6 @@ class SuspectsModel(QAbstractListModel):
 
 
 LOOK_AT_ONE = "Look at one nevertheless: an error that is the same on all frames is not detected."
-OF_DISTANCE = " of the inter-ocular distance"
 CHECK_SECONDS = 1.5  # between two checks during a run
 ORDERS = ("Worst first", "By time")
 MIN_TEXT_HEIGHT = 60  # px, of the list and the statistics

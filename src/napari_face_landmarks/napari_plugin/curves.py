@@ -255,7 +255,7 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self._draw_view()
 
     def _update_values(self) -> bool:
-        """Show the current values in the existing strips; return False if these have to be created anew."""
+        """Show the current values in the existing strips; return False if they must be created again."""
         series = self._series
         if series is None or not self._plots or self._face >= series.n_faces:
             return False

@@ -211,9 +211,10 @@ def zoom_in(viewer: Any, video: Any, layer: Any, frame: int, landmarks: npt.NDAr
     center, before = camera.center, camera.zoom
     _fit(viewer, video)
     zoom = camera.zoom * float(np.ptp(video.extent.world[:, -2:], axis=0).min()) / side
+    large = before > zoom / 2
     near = np.abs(np.array(center[-2:]) - middle).max() < side / 2
-    camera.zoom = before if before > zoom / 2 else zoom
-    camera.center = center if near and before > zoom / 2 else (*camera.center[:-2], *middle)
+    camera.zoom = before if large else zoom
+    camera.center = center if large and near else (*camera.center[:-2], *middle)
 
 
 SLICING = "dask_optimized_slicing"

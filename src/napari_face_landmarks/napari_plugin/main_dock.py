@@ -56,7 +56,7 @@ class FaceLandmarksDock(Docked):
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setUsesScrollButtons(True)
-        # napari gives the bar the colour of tabs, so that beside the last one there is another, cut off
+        # napari gives the bar the colour of tabs, so that the rest of it looks like another, cut-off tab
         self.tabs.tabBar().setStyleSheet("QTabBar { background: transparent; border: none; padding: 0px; }")
         panels = (self.track, self.check, self.correct, self.measure, self.faces, self.view)
         for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):

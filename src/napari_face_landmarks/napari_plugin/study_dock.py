@@ -31,6 +31,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.io.formats import FORMATS
 from napari_face_landmarks.measures import MEASURES
+from napari_face_landmarks.measures.definitions import name_without_side
 from napari_face_landmarks.measures.plot import unit_symbol
 from napari_face_landmarks.napari_plugin.layers import image_layers, landmark_layers, show_alone
 from napari_face_landmarks.napari_plugin.panels import run_in_thread
@@ -530,7 +531,7 @@ def _unit_of(column: str, length_unit: str) -> str:
     """Return the unit symbol of a column of a batch's measures; `length_unit` is the unit of lengths."""
     if "symmetry" in column:
         return "%"
-    bases = {item.name.removesuffix(f"_{item.side}"): item.kind for item in MEASURES}
+    bases = {name_without_side(item.name): item.kind for item in MEASURES}
     kind = next((kind for base, kind in bases.items() if column.startswith(f"{base}_")), "")
     return unit_symbol(
         {"length": length_unit, "area": length_unit and f"{length_unit}2", "angle": "deg"}.get(kind, "")

@@ -23,6 +23,8 @@ LOST, LOW, JUMP, DISAGREE, OFF_MODEL, LOW_REGION, REGION_JUMP, ASYMMETRY = (
 )
 REASONS = (LOST, LOW, JUMP, DISAGREE, OFF_MODEL, LOW_REGION, REGION_JUMP, ASYMMETRY)
 NAMES = tuple(PARTS)
+OF_DISTANCE = " of the inter-ocular distance"
+"""Part of the reasons, which short lists may omit."""
 MAX_GAP = 2
 """Suspicious frames with at most this many other frames between them form one sequence."""
 MAX_LENGTH = 50
@@ -193,22 +195,22 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
     if reason == LOW:
         return f"{LOW}: {series.confidence[row, face]:.2f}"
     if reason == JUMP:
-        return f"{JUMP}: {percent(series.movement[row, face])} of the inter-ocular distance in one frame"
+        return f"{JUMP}: {percent(series.movement[row, face])}{OF_DISTANCE} in one frame"
     if reason == DISAGREE:
-        return f"{DISAGREE}: {percent(series.by_clnf[row, face])} of the inter-ocular distance apart"
+        return f"{DISAGREE}: {percent(series.by_clnf[row, face])}{OF_DISTANCE} apart"
     if reason == LOW_REGION:
         region = int(series.region_confidence[row, face].argmin())
         return f"{LOW} of the {NAMES[region]}: {series.region_confidence[row, face, region]:.2f}"
     if reason == REGION_JUMP:
         region = int(series.region_movement[row, face].argmax())
         moved = percent(series.region_movement[row, face, region])
-        return f"{JUMP} of the {NAMES[region]}: {moved} of the inter-ocular distance, relative to the face"
+        return f"{JUMP} of the {NAMES[region]}: {moved}{OF_DISTANCE}, relative to the face"
     if reason == ASYMMETRY:
         heights = spikes(series.left_minus_right[row - 1 : row + 2, face])[1]
         part, height = SIDES[int(heights.argmax())], percent(heights.max())
-        return f"{ASYMMETRY}: the {part} differ by {height} of the inter-ocular distance on this frame only"
+        return f"{ASYMMETRY}: the {part} differ by {height}{OF_DISTANCE} on this frame only"
     distance = percent(series.off_model[row, face])
-    return f"{OFF_MODEL}: {distance} of the inter-ocular distance from the shape model"
+    return f"{OFF_MODEL}: {distance}{OF_DISTANCE} from the shape model"
 
 
 def percent(fraction: float) -> str:

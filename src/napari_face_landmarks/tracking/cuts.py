@@ -133,9 +133,11 @@ def _half_is_unchanged(
         for moved in shift + shifts:
             halves = _halves(face_thumbnail(rgb, landmarks + reach * moved))
             correlation = float((was * halves).sum(axis=1).max())
+            if correlation > UNCHANGED_CORRELATION:
+                return True
             if correlation > best:
                 best, shift = correlation, moved
-    return best > UNCHANGED_CORRELATION
+    return False
 
 
 def _halves(look: Floats) -> Floats:
