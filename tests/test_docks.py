@@ -302,3 +302,21 @@ def test_nothing_private_of_napari_is_used() -> None:
         "viewer.window._qt_viewer.y",
     ):
         assert private_uses(bad, own), "the search finds what it is to find"
+
+
+def test_garbage_is_collected_once_while_the_first_dock_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_face_landmarks.napari_plugin import main_dock
+
+    calls: list[bool] = []
+    monkeypatch.setattr(main_dock, "_collected", [])
+    monkeypatch.setattr(main_dock.gc, "collect", lambda: calls.append(main_dock.gc.isenabled()) or 0)
+    for _dock in range(2):
+        with main_dock._one_collection():
+            pass
+    assert calls == [False]
+    assert main_dock.gc.isenabled()
+    monkeypatch.setattr(main_dock, "_collected", [])
+    with pytest.raises(ValueError, match="no dock"), main_dock._one_collection():
+        raise ValueError("no dock")
+    assert main_dock.gc.isenabled()
+    assert calls == [False]

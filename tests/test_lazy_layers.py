@@ -206,3 +206,26 @@ def test_texts_that_a_beginning_run_hides_are_shown_if_it_ends_before_a_frame(
     shown.finish()
     assert text.visible
     assert list(viewer.layers) == [video]
+
+
+def test_the_time_left_is_not_computed_from_the_time_before_the_first_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from types import SimpleNamespace
+
+    from napari_face_landmarks.data.frame import empty_frame
+    from napari_face_landmarks.napari_plugin import run_controller
+
+    clock = [0.0]
+    monkeypatch.setattr(run_controller.time, "monotonic", lambda: clock[0])
+    viewer = ViewerModel()
+    video = viewer.add_image(np.zeros((100, 40, 40), np.uint8))
+    run = run_controller.BackgroundRun(lambda: None, TrackerSettings(), video.data, 0, 100)  # type: ignore[arg-type]
+    shown = run_controller.ShownRun(viewer, video, run, SimpleNamespace(value=False))
+    texts = []
+    for seconds, frames in ((0.0, 0), (4.0, 0), (4.1, 40), (4.6, 60)):  # compiles, then 40 frames a second
+        clock[0] = seconds
+        run.results.extend(empty_frame(index, 1) for index in range(len(run.results), frames))
+        shown.update()
+        texts.append(run_controller.describe_progress(run, shown.times))
+    assert texts[2:] == ["40 of 100 frames", "60 of 100 frames, 40 fps, 1 s left"]

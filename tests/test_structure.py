@@ -29,7 +29,7 @@ CONVENIENCE = "data.tracks"
 """The one module whose methods import from layers above it, when they are called."""
 LAYERS = (
     ("errors",),
-    ("files", "ibug", "jit", "opencv", "priority", "settings", "versions"),
+    ("files", "ibug", "jit", "opencv", "priority", "processes", "settings", "versions"),
     ("video",),
     ("data",),
     ("detection",),

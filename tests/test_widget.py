@@ -221,7 +221,7 @@ def test_compiling_is_named_where_it_takes_place(monkeypatch: pytest.MonkeyPatch
     assert worker.start_message(worker.PREPARING) == worker.PREPARING
     assert "ompil" not in worker.PREPARING
     worker.COMPILED.extend(["warp", "respond"])
-    words = "First run after an installation: compiling, up to a minute (2 kernels so far) …"
+    words = "First run after an installation: compiling, up to half a minute (2 kernels so far) …"
     assert worker.start_message(worker.PREPARING) == words
     assert worker.start_message("") == ""
 

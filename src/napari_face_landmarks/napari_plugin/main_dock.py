@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from qtpy.QtCore import QTimer
@@ -26,6 +29,8 @@ TOOLTIPS = {
     "View": "Colours, outlines, numbers and trails.",
 }
 SPACE, LOAD_MS = " ", 300
+_collected: list[int] = []
+"""What the only call of `gc.collect` returned."""
 
 
 def _load_font(viewer: Any) -> None:
@@ -42,11 +47,33 @@ def _load_font(viewer: Any) -> None:
     QTimer.singleShot(0, lambda: QTimer.singleShot(LOAD_MS, end))  # starts when the dock is open
 
 
+@contextmanager
+def _one_collection() -> Iterator[None]:
+    """Run a single full garbage collection, at the end of the block, and only in the first dock.
+
+    napari's objects and the dock's make it due. It stops all threads for more than 0.1 s, and would otherwise
+    come at any time in the first run.
+    """
+    if _collected or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        _collected.append(gc.collect())
+    finally:
+        gc.enable()
+
+
 class FaceLandmarksDock(Docked):
     """Contents of the dock: each of the `tabs` has its panel (`track`, `check`, ...)."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(commands.DOCK)
+        with _one_collection():
+            self._build(napari_viewer)
+
+    def _build(self, napari_viewer: Any) -> None:
         self.track = FaceLandmarksWidget(napari_viewer)
         self.check = QualityDock(napari_viewer)
         self.correct = CorrectDock(napari_viewer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -45,6 +44,7 @@ from napari_face_landmarks.napari_plugin.points_layer import (
 )
 from napari_face_landmarks.napari_plugin.preferences import read_preferences
 from napari_face_landmarks.priority import behind_a_window
+from napari_face_landmarks.processes import can_start_python
 from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.control import RunControl
@@ -153,7 +153,7 @@ class BackgroundRun(RunControl):
         )
 
     def _models_of_worker(self) -> str | None:
-        return self.models if sys.executable and not getattr(sys, "frozen", False) else None
+        return self.models if can_start_python() else None
 
     def compile_elsewhere(self) -> Generator[None]:
         """Compile the kernels into Numba's cache in a worker process, if one can be started."""
@@ -520,6 +520,8 @@ class ShownRun:
         self._run.show(bool(self._follow.value))
         results = self._run.results[self.done :]
         self.done += len(results)
+        if self.done == len(results):  # no rate before the first results, which may be a checkpoint's
+            self.times.clear()
         self.times.append((time.monotonic(), self.done))
         if results and self._live is not None:
             if self.done == len(results):

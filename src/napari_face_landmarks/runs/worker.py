@@ -41,6 +41,7 @@ from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoE
 from napari_face_landmarks.jit import COMPILED
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.priority import NICE
+from napari_face_landmarks.processes import start_python
 from napari_face_landmarks.runs.checkpoint import frame_to_bytes, frame_type, open_run
 from napari_face_landmarks.runs.job import FileResult, Job, do_job, failure, result_from_dict
 from napari_face_landmarks.settings import TrackerSettings
@@ -91,23 +92,13 @@ class Worker:
 
     def __init__(self, threads: int | None = None, background: bool = False) -> None:
         limits = {} if threads is None else dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        python_path = os.environ.get("PYTHONPATH")
-        paths = [os.path.abspath(path) for path in sys.path]  # an empty entry is the current folder
-        flags = 0
-        if sys.platform == "win32" and background:
-            flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BEGIN],
+        self.process = start_python(
+            BEGIN,
+            limits,
+            background,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if background else subprocess.DEVNULL,
-            creationflags=flags,
-            env={
-                **os.environ,
-                **limits,
-                "PYTHONPATH": os.pathsep.join([*([python_path] if python_path else []), *paths]),
-                "PYTHONUNBUFFERED": "1",
-            },
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -490,7 +481,9 @@ def start_message(message: str) -> str:
     """Return the message shown at the start of a run, with the number of compiled kernels, if any."""
     if message != PREPARING or not COMPILED:
         return message
-    return f"First run after an installation: compiling, up to a minute ({len(COMPILED)} kernels so far) …"
+    return (
+        f"First run after an installation: compiling, up to half a minute ({len(COMPILED)} kernels so far) …"
+    )
 
 
 def error_sentence(error: Exception) -> str:

@@ -14,30 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import numba_engine
-from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.data.frame import FaceFit, FrameResult, empty_frame
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.detection.boxes import boxes_of, sizes
 from napari_face_landmarks.errors import ImageError, ResultError
-from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.jit import release_compiler
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.external import check_mode
 from napari_face_landmarks.parts import place_parts
-from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes
 from napari_face_landmarks.settings import TrackerSettings, as_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.cuts import split_at_cuts, thumbnail
+from napari_face_landmarks.tracking.cuts import split_at_cuts
 from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
-from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
+from napari_face_landmarks.tracking.pfld_tracker import follow_pfld
+from napari_face_landmarks.tracking.preparation import prepare
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, is_unsure, refine_face, set_refined
 from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.run import Run
-from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.state import FacesState, Refinement, TrackerState, check_state
 from napari_face_landmarks.tracking.threads import checked_threads
 from napari_face_landmarks.video.arrays import ENDLESS
@@ -309,28 +305,7 @@ class FaceTracker:
         """
         if self._prepared:
             return
-        pdm = self.models.pdm
-        rgb = np.zeros((160, 160, 3), np.uint8)
-        smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
-        release_compiler()  # after the import of Numba, and again after the other kernels
-        thumbnail(rgb, np.zeros((0, 0), np.uint8))
-        detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
-        if self._without_pfld:
-            fit_crops(
-                self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)
-            )
-            self._prepared = True
-            return
-        start = np.concatenate([[1.0, 0.0, 0.0, 0.0, 80.0, 80.0], np.zeros(pdm.n_modes)])
-        landmarks = project(pdm, start).astype(np.float32)
-        output = predict_twice(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
-        prepare_following(output, rgb.shape)
-        no_confidence = np.zeros_like(output.confidence)
-        face = PfldOutput(landmarks[None], np.ones_like(output.sigma), no_confidence, output.score)
-        frame, state = GreyFrame(rgb), Refinement()
-        for index in range(2):  # refined, then its correction propagated
-            state = refine_face(self._context(), frame, face, 0, index, state).after
-        release_compiler()
+        prepare(self._context())
         self._prepared = True
 
     def _follow(
