@@ -26,7 +26,8 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.pop
 MAY = {
     ("training", "subprocess"),
     ("benchmark", "subprocess"),
-    ("runs", "subprocess"),  # worker processes of this Python
+    ("processes.py", "subprocess"),  # processes of this Python
+    ("runs", "subprocess"),  # worker processes
     ("training", "pickle"),  # the name of an error
     ("jit.py", "ctypes"),  # advice to the kernel on memory of this process
     ("io", "pickle"),  # an unpickler that imports and calls nothing, for DeepLabCut's names of columns

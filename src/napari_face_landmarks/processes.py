@@ -29,7 +29,7 @@ def start_python(
     background : bool
         On Windows, whether the process has no console window and a lower priority.
     **pipes
-        `stdin`, `stdout` and `stderr` of `subprocess.Popen`.
+        `stdin`, `stdout` and `stderr` of `subprocess.Popen`; `DEVNULL` by default.
     """
     python_path = os.environ.get("PYTHONPATH")
     paths = [os.path.abspath(path) for path in sys.path]  # an empty entry is the current folder
@@ -38,5 +38,6 @@ def start_python(
         flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
     path = os.pathsep.join([*([python_path] if python_path else []), *paths])
     environment = {**os.environ, **(variables or {}), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    pipes = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL), **pipes}
     command = [sys.executable, "-P", "-c", code]
     return subprocess.Popen(command, creationflags=flags, env=environment, **pipes)

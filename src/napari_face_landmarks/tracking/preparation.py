@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from subprocess import DEVNULL
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +91,7 @@ def _second_process(wanted: bool) -> Iterator[Callable[[], None]]:
     boxes_kernel(np.zeros((1, N_LANDMARKS, 2), np.float32), np.empty((1, 5), np.float32))  # quick to compile
     if wanted and len(COMPILED) > before and cores() > 1 and can_start_python():
         with suppress(OSError):
-            process = start_python(COMPILE_CLNF, None, True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+            process = start_python(COMPILE_CLNF, background=True)
 
     def wait() -> None:
         if process is not None:
