@@ -136,7 +136,7 @@ def test_the_sample_is_tracked_to_its_end(viewer: Any, widget: Any) -> None:
     points = run_to_the_end(widget)
     assert frames_shown(points) == list(range(len(video.data)))
     assert widget.status.value.startswith(f"Done: {len(video.data)} frames, a face on {len(video.data)}")
-    wait_until(lambda: widget.status.value.endswith("fps. Nothing needs a check."))
+    wait_until(lambda: widget.status.value.endswith("fps. Check found nothing."))
     viewer.dims.set_current_step(0, 75)
     let_work(0.5)
     take_picture(viewer, "widget")

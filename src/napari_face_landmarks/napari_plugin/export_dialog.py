@@ -144,7 +144,7 @@ def write_export(export: Export, progress: ExportProgress | None = None) -> tupl
             return True, f"Exported to {export.path.name}: {DRAWN[export.format][0].lower()}."
         chosen = format_to_write(export.path, export.format)
         write_tracks(export.path, tracks, chosen.name)
-        return True, f"Exported to {export.path.name}: {chosen.title}; it loses {chosen.loses}."
+        return True, f"Exported to {export.path.name}: {chosen.title}. Not kept: {chosen.loses}."
     except ExportCancelled:
         return False, "The export was cancelled; no file was written."
     except FaceLandmarksError as error:

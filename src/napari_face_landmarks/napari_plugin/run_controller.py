@@ -292,7 +292,8 @@ def describe_end(run: BackgroundRun) -> str:
         )
     if not stats.frames_with_faces:
         return f"Done: no face was found on {counted(done, 'frame')}."
-    text = f"Done: {counted(done, 'frame')}, a face on {stats.frames_with_faces}"
+    faces = "a face" if run.tracks.n_faces == 1 else f"{run.tracks.n_faces} faces, at least one"
+    text = f"Done: {counted(done, 'frame')}, {faces} on {stats.frames_with_faces}"
     if stats.refined:
         text += f", {counted(stats.refined, 'face')} refined by CLNF"
     return f"{text}; {stats.fps:.0f} fps."

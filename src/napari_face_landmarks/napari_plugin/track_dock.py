@@ -427,7 +427,7 @@ class FaceLandmarksWidget(Container):
 
         def show(count: int) -> None:
             if self._open and self.status.value == status:
-                result = f"{counted(count, 'sequence')} to check." if count else "Nothing needs a check."
+                result = f"{counted(count, 'sequence')} to check." if count else "Check found nothing."
                 self.status.value = f"{status} {result}"
 
         create_worker(lambda: len(check(tracks).suspects), _start_thread=True, _connect={"returned": show})

@@ -184,7 +184,8 @@ def _draw(
     index, seconds = int(tracks.frame_indices[row]), float(tracks.timestamps[row])
     overlay.draw_caption(canvas, overlay.describe_frame(index, source, confidence, seconds))
     if style.legend:
-        overlay.draw_legend(canvas, [(entry.label, entry.colour) for entry in legend_of(style.colour_by)])
+        entries = [(entry.label, entry.colour) for entry in legend_of(style.colour_by)]
+        overlay.draw_legend(canvas, style.colour_by.capitalize(), entries)
     return canvas
 
 

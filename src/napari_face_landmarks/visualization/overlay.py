@@ -124,14 +124,22 @@ def _draw_point(
         cv2.circle(canvas, _fixed(point), reach, colour, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def draw_legend(canvas: npt.NDArray[np.uint8], entries: Sequence[tuple[str, str]]) -> None:
-    """Draw labels in their colours ``#rrggbb`` in the lower left corner of `canvas`, in place."""
-    for line, (label, colour) in enumerate(reversed(entries)):
-        rgb = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-        height = round(45 * max(0.35, min(canvas.shape[:2]) / 640))
-        top = canvas.shape[0] - (line + 1) * height - height // 4
-        if top > 0:  # otherwise the image is too small for this line
-            draw_caption(canvas[top:], label, rgb, min(canvas.shape[:2]))
+def draw_legend(canvas: npt.NDArray[np.uint8], title: str, entries: Sequence[tuple[str, str]]) -> None:
+    """Draw a title, and labels with colours ``#rrggbb``, in the lower left corner of `canvas`, in place."""
+    side = min(canvas.shape[:2])
+    height = round(45 * max(0.35, side / 640))
+    gap, end = height // 4, canvas.shape[0] - height // 4
+    for line, (label, colour) in enumerate([*reversed(entries), (title, "")]):
+        top = end - (line + 1) * height
+        if top <= 0:  # the image is too small for this line
+            return
+        left = height if colour else 0
+        if colour:
+            rgb = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+            for reach, shade in ((0, DARK), (1, rgb)):  # a square with an edge
+                corners = (gap + reach, top + gap + reach), (height - gap - reach, top + height - gap - reach)
+                cv2.rectangle(canvas, *corners, shade, cv2.FILLED)
+        draw_caption(canvas[top:, left:], label, side=side)
 
 
 def draw_caption(
