@@ -307,6 +307,7 @@ def test_nothing_private_of_napari_is_used() -> None:
 def test_garbage_is_collected_once_while_the_first_dock_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_face_landmarks.napari_plugin import main_dock
 
+    main_dock.gc.enable()  # Dask, in an earlier test, may have left it disabled
     calls: list[bool] = []
     monkeypatch.setattr(main_dock, "_collected", [])
     monkeypatch.setattr(main_dock.gc, "collect", lambda: calls.append(main_dock.gc.isenabled()) or 0)

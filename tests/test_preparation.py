@@ -123,7 +123,7 @@ def first_run(folder: Path, patch: str = "") -> list[str]:
     return [str(name) for name in json.loads(done.stdout)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(preparation.cores() < 2, reason="needs two cores")
 def test_half_of_the_kernels_come_from_the_second_process(tmp_path: Path) -> None:
     assert "supports_kernel" not in first_run(tmp_path)
